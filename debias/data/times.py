@@ -147,10 +147,11 @@ class Times:
 
 
 def unit_clash(times: np.ndarray, unit: str = "") -> tuple[str, int]:
-    """The unit of numbers since 1970, and the row of the first with another unit or -1.
+    """The unit of numbers since 1970, and the first row with another unit, or -1.
 
     Args:
-        times: (n,) numbers. Magnitudes determine units, and those below 1e8 have none.
+        times: (n,) numbers. The magnitude of a number determines its unit; numbers
+            below 1e8 have no unit.
         unit: Unit of earlier times, one of "s", "ms", "us" and "ns"; "" if unknown.
 
     >>> unit_clash(np.array([7, 1_700_000_000, 1_700_000_000_000]))

@@ -413,7 +413,8 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
     Args:
         counts: Counts of P pairs.
         prior: Priors of the same pairs.
-        level: Probability of the interval, which is the shortest.
+        level: Probability of the interval. Of all intervals with this probability, the
+            shortest is returned.
     """
     found = np.empty((4, len(prior)))
     known = counts.exposure > 0
@@ -451,9 +452,9 @@ def _summed(logits: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
 def _shortest(below: np.ndarray, logits: np.ndarray, level: float) -> np.ndarray:
     """(2, P) limits of the shortest interval of attraction with this probability.
 
-    Most attractions are low, so few impressions leave no lower tail to cut off. An
-    interval with equal tails would be longer, and too often right if low attractions
-    are equal, such as those of a grade.
+    Most attractions are low, so with few impressions the posterior has no lower tail to
+    cut off. An interval with equal tails would be longer. It would also contain the
+    truth too often if many low attractions are equal, as with grades.
     """
     best = np.tile([[0.0], [np.inf]], below.shape[1])
     for tail in (1 - level) * TAILS:

@@ -40,8 +40,8 @@ class Judgments:
         standard_error: (P,) float64 from the posterior and the errors of the
             propensities. The propensities of all places of a pair are assumed to err
             together, so the standard error is an upper bound.
-        low, high: (P,) float64 limits of the interval, the shortest of its probability
-            under the posterior, widened by the errors of the propensities.
+        low, high: (P,) float64 limits of the shortest interval with the posterior
+            probability `level`, widened by the errors of the propensities.
         impressions, clicks: (P,) int64; 0 for pairs that were never shown.
         coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
             Search engines use COEC; it confounds rank and relevance.

@@ -434,8 +434,8 @@ def append_events(
     Raises:
         ValueError: A table lacks a feature of the log, has an additional feature, or
             has a feature of another kind. The model could not read such a table. The
-            message names the feature. Or the new events have times of another unit
-            than those of the log.
+            message names the feature. Or the times of the new events have another unit
+            than the times of the log.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)

@@ -122,9 +122,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains in a folder from its last full pass, and saves after each pass.
 
-    If repeats are modelled, their weights come from the choice, which fits them to
-    held-out events. Without a choice, the last events of some users are withheld from
-    training, and the weights are fitted to them.
+    If repeats are modelled, `select` fits their weights to held-out events. Without
+    `select`, the last events of some users are withheld from training, and the weights
+    are fitted to these events.
 
     Args:
         folder: Folder for the files that the module lists, except the first and the

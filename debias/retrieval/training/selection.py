@@ -299,7 +299,7 @@ def trial(
 def _ranks(
     learner: Learner, held: HeldOut, asked: Judge, added: Sequence[Addition]
 ) -> list[tuple[np.ndarray, Repeat]]:
-    """For each addition, ranks (E,) and the policy of repeats that suits it."""
+    """For each addition, ranks (E,) and the policy of repeats fitted with it."""
     score = scorers(learner, added)
     repeats = policies(score, learner, held, len(added))
     return list(zip(asked.ranks_of_each(score, repeats), repeats, strict=True))
@@ -503,8 +503,8 @@ class Choice(NamedTuple):
         rivals: One row per baseline. "ahead" is the NDCG of the baseline minus that of
             the best candidate, and "ahead_se" is the standard error of "ahead", paired
             by user.
-        repeat: Policy of repeats of the best candidate, from `Repeat._asdict`. Its
-            weights are fitted to the held-out events.
+        repeat: Policy of repeats of the best candidate, from `Repeat._asdict`, with
+            weights fitted to the held-out events.
     """
 
     recipe: Recipe
