@@ -149,7 +149,9 @@ def choose_ranking(
 
     If the best candidate is less than 2.5 standard errors above the worst candidate,
     there are too few clicks to compare rankings. In this case, the click likelihood
-    decides among the candidates that predict clicks, by `choose`.
+    decides among the candidates that predict clicks, by `choose`. With fewer than
+    `LEAST` training sessions, `softmax_naive` is chosen instead, unless linear
+    candidates were tried.
 
     Args:
         verdicts: Verdicts by candidate in order of preference, including
@@ -157,6 +159,7 @@ def choose_ranking(
         query: (S,) query of each session of the likelihoods.
         by: Criterion, "ranking" or "clicks"; None: "ranking" if there are enough
             clicks.
+        sessions: Number of training sessions.
 
     Returns:
         The choice. The table of the choice has, for each candidate, the share of

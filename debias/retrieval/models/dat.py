@@ -34,7 +34,7 @@ def mimic_loss(
     Returns:
         Scalar.
 
-    (1 + 4) / 2:
+    The loss of this pair is (1 + 4) / 2:
 
     >>> float(mimic_loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 2.0]])))
     2.5
