@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias.retrieval.data.events import (
@@ -182,6 +182,7 @@ def test_a_file_cut_in_the_middle_is_an_error(tmp_path, suffix, left):
         list(read_events(path))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=4), st.integers(1, 5))
 def test_lots_begun_from_any_mark_hold_every_event_once(stops, most):
     marks, found = {}, []
