@@ -18,7 +18,7 @@ LEAST_OWN = -1.0  # w3, with which a tower's score of an own item does not count
 PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weights finite
 
 
-def withheld(log: Interactions, least: int = 200, share: float = 0.1) -> np.ndarray:
+def withheld(log: Interactions, least: int = 600, share: float = 0.1) -> np.ndarray:
     """(E,) bool, events to leave out of training, for fitting the weights.
 
     The last events of some users are withheld. These users are evenly spaced among the

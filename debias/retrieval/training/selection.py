@@ -51,7 +51,7 @@ from debias.retrieval.training.recipe import TRENDS, Recipe
 from debias.retrieval.training.repeating import fit_repeats
 
 CUTOFF = 50
-MAX_PASSES, PATIENCE = 8, 2
+MAX_PASSES, PATIENCE = 12, 2
 PERIOD = 0.1  # smallest share of the events in the last period
 USERS, LEAST = 10_000, 2_000  # most users evaluated, and their minimum
 SCORES = 400_000_000  # scores (users times items) of an evaluation, about

@@ -199,3 +199,10 @@ def test_a_basket_is_withheld_whole():
     )
     out = withheld(log)
     assert out[:5].tolist() == [False, True, True, False, True] and out[5:].sum() == 1
+
+
+@pytest.mark.parametrize("users, count", [(100, 100), (1000, 600), (7000, 700)])
+def test_weights_rest_on_the_last_events_of_some_hundred_users(users, count):
+    user, time = np.repeat(np.arange(users), 2), np.tile([1, 2], users)
+    out = withheld(from_columns(user, time, time))
+    assert out.sum() == count and not out[time == 1].any()
