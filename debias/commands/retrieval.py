@@ -169,7 +169,9 @@ class Columns(NamedTuple):
                     progress,
                     numbers=numbers,
                     notice=lambda text: notice(
-                        f"{text}; numbers: -c {side}_numbers=NAME"
+                        f"{text}; name the features to read (-c "
+                        f"{side}_features=NAME) and those of numbers (-c "
+                        f"{side}_numbers=NAME)"
                     ),
                 )
 

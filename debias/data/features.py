@@ -1,18 +1,26 @@
 """Reads raw features of users or items from tables of any format."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import is_list, one_array, whole_names, whole_with_gaps
+from debias.data.arrays import (
+    is_list,
+    one_array,
+    value_at,
+    whole_names,
+    whole_with_gaps,
+)
 from debias.data.shown import matching
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 
-MANY = 20  # whole numbers with at least so many distinct values may be quantities
+MANY = 20  # whole numbers with more distinct values may be quantities
+UNIQUE = 0.8  # share of rows with a value of their own, above which a column is an id
 ID = "id"  # the feature that names a user or an item
 
 
@@ -42,8 +50,9 @@ def read_features(
         first: Whether an id may occur more than once. If so, only the first row of an
             id counts.
         numbers: Columns of whole numbers to read as numeric.
-        notice: Called with a sentence on each column with so many distinct whole
-            numbers that it may be numeric.
+        notice: Called with a sentence on each column of so many distinct whole
+            numbers that it may be numeric, and on each column of categories of which
+            almost every row has its own, such as titles or prices with a comma.
 
     Raises:
         ValueError: A column is missing, an id is empty or occurs twice, a column of
@@ -85,12 +94,8 @@ def read_features(
             raise ValueError(
                 f"{name}: column {printable(column)} has an invalid value: {error}"
             ) from error
-        count = 0 if column in numbers else _different(array)
-        if count > MANY:
-            notice(
-                f"{name}: column {printable(column)} holds {count:,} different whole "
-                "numbers, read as categories"
-            )
+        if column not in numbers and (said := _said(array)):
+            notice(f"{name}: column {printable(column)} holds {said}")
     return {name: [x[row] for row in once] for name, x in {ID: ids, **values}.items()}
 
 
@@ -152,15 +157,27 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
     return ids
 
 
-def _different(column: pa.Array) -> int:
-    """Number of distinct whole numbers in a column; 0 if it holds anything else."""
-    kind = column.type
-    if pa.types.is_string(kind) and column.null_count < len(column):
-        try:
-            column = column.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return 0
-    return pc.count_distinct(column).as_py() if pa.types.is_integer(column.type) else 0
+def _said(column: pa.Array) -> str:
+    """What is unusual about a column of categories; "" if nothing is."""
+    kind, there = column.type, len(column) - column.null_count
+    if is_list(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return ""
+    if pa.types.is_nested(kind) or there <= MANY:
+        return ""
+    if (count := pc.count_distinct(column).as_py()) <= MANY:
+        return ""
+    if pa.types.is_string(kind):
+        with suppress(pa.ArrowInvalid):
+            kind = column.cast(pa.int64()).type
+    if pa.types.is_integer(kind):
+        return f"{count:,} different whole numbers, read as categories"
+    if count > UNIQUE * there:
+        return (
+            f"{count:,} different values in {there:,} rows, such as "
+            f"{value_at(column.drop_null(), 0)}, read as categories: like an id, "
+            "almost every value tells one row from all others"
+        )
+    return ""
 
 
 def _values(column: pa.Array, number: bool = False) -> list[Any]:

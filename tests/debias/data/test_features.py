@@ -152,3 +152,23 @@ def test_many_whole_numbers_are_categories_which_is_said_or_numbers(text):
     raw = read_features(table, numbers=["price"], notice=said.append)
     assert raw["price"] == [float(n) for n in range(101)] and len(said) == 1
     assert FeatureTable.build(raw).schema["price"] == {"kind": "numeric"}
+
+
+def test_categories_of_which_each_row_has_its_own_are_said():
+    rows = range(25)
+    table = pa.table(
+        {
+            "id": rows,
+            "title": [f"Crème {n}" for n in rows],
+            "price": [f"{n},99" if n < 23 else None for n in rows],
+            "brand": [f"b{n % 19}" for n in rows],
+            "size": [n + 0.5 for n in rows],
+            "none": pa.nulls(25),
+            "tags": [[f"t{n}"] for n in rows],
+        }
+    )
+    said = []
+    read_features(table, notice=said.append)
+    title, price = said
+    assert title.startswith("table: column title holds 25 different values in 25 rows")
+    assert "column price holds 23 different values in 23 rows, such as '0,99'" in price
