@@ -229,6 +229,20 @@ class ClickLog:
         """A log of the same items with other checked columns."""
         return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
+    def renumbered(self) -> tuple[Self, np.ndarray]:
+        """The log with its shown items numbered from 0, and their numbers before.
+
+        >>> log, item = ClickLog([0], [[7, 2, -1]], [[1, 0, 0]]).renumbered()
+        >>> log.item.tolist(), item.tolist()
+        ([[1, 0, -1]], [2, 7])
+        """
+        seen = np.zeros(int(self.item.max(initial=-1)) + 2, bool)
+        seen[self.item] = True  # padding sets the last cell
+        seen[-1] = False
+        number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
+        columns = {**self.columns(), "item": number[self.item]}
+        return self.trusted(**columns), np.flatnonzero(seen)
+
     def split(
         self, fractions: Sequence[float], rng: np.random.Generator, by: str = "session"
     ) -> tuple[Self, ...]:

@@ -16,13 +16,13 @@ from scipy.stats import f as f_distribution
 from scipy.stats import ncf
 
 from debias.data import ClickLog, RankingData
+from debias.data.scaling import scaled
 from debias.diagnosis.finding import POWER, Finding
+from debias.propensity import networks
 from debias.propensity.cells import cells
 from debias.propensity.click_models import PositionBased
 
-BATCH, STEPS = 256, 50  # sessions per step, steps per execution
-FEW = 20  # steps of a pass, below which compiling a loop does not pay
-JUDGED = 1024  # held-out sessions per batch
+BATCH = 256  # sessions per step
 SIDES = ("above", "below")
 # Change of the click rate per standard deviation of the neighbours. By the measured
 # examination of Joachims et al. (SIGIR 2005), rank 2 instead of rank 1 costs as much.
@@ -298,45 +298,32 @@ def _attention(
     The models differ only in what each place reads of the others. So the gain comes
     from neighbours, not from another combination of relevance and bias.
     """
-    import keras
-
-    from debias.layers import BiasTower, Tower
-    from debias.models import XPA
-    from debias.models.batches import batches
-    from debias.training import session_log_likelihoods, shown_only, standardized
-
     rng = np.random.default_rng(seed)
     if log.sessions > sessions:
         log = log.take(rng.choice(log.sessions, sessions, replace=False))
     if log.sessions < 10:
         raise ValueError(f"log must hold at least 10 sessions, got {log.sessions}")
-    log, features = shown_only(log, data)
-    _, scaled = standardized(features)
+    log.check(data.items)
+    log, item = log.renumbered()
+    features = scaled(data.features[item])
     train, stop, test = log.split((0.6, 0.1, 0.3), rng)
-    places = {"position": log.list_size}
-    models = [
-        XPA(
-            Tower((32,), out=8, seed=seed),
-            BiasTower(places, out=8, init_std=0.5, seed=seed),
-            seed=seed,
-            hears=hears,
-        )
-        for hears in ((), ("places", "relevance"))
-    ]
+    size = features.shape[1], log.list_size
     scores = []
-    for model in models:
-        steps = -(-len(train) // BATCH)
-        together = min(STEPS, steps) if steps > FEW else 1
-        model.compile(keras.optimizers.Adam(0.005), steps_per_execution=together)
-        model.fit(
-            batches(train, scaled, BATCH, seed=seed),
-            validation_data=batches(stop, scaled, JUDGED, shuffle=False),
+    for heard in ((), networks.HEARD):
+        begin, order = (np.random.default_rng([seed, stage]) for stage in (1, 2))
+        weights = networks.fitted(
+            networks.attentive,
+            networks.attentive_weights(*size, begin, heard),
+            features,
+            train,
+            stop,
+            batch=BATCH,
             epochs=epochs,
-            callbacks=[
-                keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
-            ],
-            verbose=0,
+            rate=0.005,
+            patience=1,
+            rng=order,
         )
-        scores.append(session_log_likelihoods(model, test, scaled).astype(float))
+        found = networks.log_likelihoods(networks.attentive, weights, features, test)
+        scores.append(found)
     gain = scores[1] - scores[0]
     return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))

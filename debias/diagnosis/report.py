@@ -37,7 +37,6 @@ COST = {  # the slow computations, in rough shares of the total time
     "calibration": 2,
     "profile": 6,
 }
-TRAINED = ("bias_tower", "neighbours")  # run last, because TensorFlow stays in memory
 AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
@@ -223,9 +222,9 @@ def diagnose(
         runs[called] = partial(presented, log, name, words)
     cost = COST if data is None else COST | {"neighbours": 15}
     total, done = sum(cost.get(name, 1) for name in runs), 0
-    for name in sorted(runs, key=lambda name: name in TRAINED):
+    for name, run in runs.items():
         try:
-            found[name] = runs[name]()
+            found[name] = run()
         except ValueError as error:
             skipped[name] = str(error)
         done += cost.get(name, 1)

@@ -3,7 +3,7 @@
 Any Keras layer that maps `(..., F)` to `(..., out)` can replace `Tower`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,11 +11,10 @@ import numpy as np
 from keras import ops
 
 from debias.data.kinds import Feature, coded_columns, starts
+from debias.data.scaling import moments
 from debias.engine.seeds import seed_at
 from debias.engine.tensors import glorot, rowwise
 from debias.types import Tensor
-
-_PIECE = 1 << 12  # items whose mean and deviation are computed at once
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -105,42 +104,12 @@ class Standardize(keras.layers.Layer):
         if not self.weights:
             self.build((None, np.shape(features)[1]))
             self.built: bool = True
-        mean, deviation = self._moments(features, rows)
-        self.mean.assign(mean)
-        self.scale.assign(
-            np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
-        )
+        gaps = self.missing is not None
+        found = moments(features, rows, self.linear, gaps)
+        self.missing = found.missing
+        self.mean.assign(found.mean)
+        self.scale.assign(found.scale)
         return self
-
-    def _moments(
-        self, features: np.ndarray, rows: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of the values present; notes missing values."""
-        columns, missing = list(self.linear), self.missing is not None
-
-        def pieces() -> Iterator[tuple[np.ndarray, np.ndarray | bool]]:
-            for start in range(0, len(features), _PIECE):
-                piece = np.asarray(features[start : start + _PIECE])
-                if rows is not None:
-                    piece = piece[rows[start : start + _PIECE]]
-                squeezed = np.sign(piece) * np.log1p(np.abs(piece))
-                squeezed[:, columns] = piece[:, columns]
-                yield squeezed, np.isnan(piece) if missing else False
-
-        width = np.shape(features)[1]
-        total, count = np.zeros(width), np.zeros(width, int)
-        for squeezed, gone in pieces():
-            total += np.where(gone, 0, squeezed).sum(axis=0, dtype="float64")
-            count += len(squeezed) - np.sum(gone, axis=0)
-        if missing:
-            every = len(features) if rows is None else int(rows.sum())
-            self.missing = tuple(np.flatnonzero(count < every).tolist())
-        count = np.maximum(count, 1)
-        mean, square = total / count, np.zeros(width)
-        for squeezed, gone in pieces():
-            squares = np.where(gone, 0, squeezed - mean) ** 2
-            square += squares.sum(axis=0, dtype="float64")
-        return mean, np.sqrt(square / count)
 
     def call(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.mean.shape[0]:  # otherwise it would broadcast

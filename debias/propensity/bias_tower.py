@@ -1,16 +1,20 @@
 """Examination from a neural click model."""
 
-import keras
+from typing import TYPE_CHECKING
+
 import numpy as np
+from scipy.special import log_expit
 
 from debias.data import ClickLog, RankingData
-from debias.layers import BiasTower, Standardize, Tower
-from debias.models import Product
-from debias.models.batches import applied, batches, share
-from debias.models.click_model import ClickModel
+from debias.data.scaling import scaled
+from debias.propensity import networks
+
+if TYPE_CHECKING:
+    from debias.models import ClickModel
 
 BATCH, STEPS = 128, 50  # sessions per step, steps per execution
 FEW = 20  # steps of a pass, below which compiling a loop does not pay
+PATIENCE = 2  # passes without a better one, after which training stops
 JUDGED = 1024  # held-out sessions per batch
 ITEMS = 20_000  # impressions for which clicks are predicted
 LAYOUT = ("row", "column", "device")
@@ -19,7 +23,7 @@ LAYOUT = ("row", "column", "device")
 def bias_tower(
     log: ClickLog,
     features: np.ndarray,
-    model: ClickModel | None = None,
+    model: "ClickModel | None" = None,
     epochs: int = 20,
     rate: float = 0.01,
     seed: int = 0,
@@ -40,7 +44,7 @@ def bias_tower(
         features: (items, F) features as the model reads them.
         model: A click model. A model without weights is fitted here; None: a `Product`
             model of a tower with 32 units and a table of positions, on standardised
-            features.
+            features, which needs neither Keras nor TensorFlow.
         epochs: Largest number of passes; a tenth of the sessions is held out for early
             stopping.
         rate: Learning rate of Adam.
@@ -62,9 +66,9 @@ def bias_tower(
     features = np.asarray(features, np.float32)
     log.check(len(features))
     if model is None:
-        features = applied(Standardize().adapt(features), features)
-        places = BiasTower({"position": log.list_size}, center=1.0, seed=seed)
-        model = Product(Tower((32,), seed=seed), places)
+        return _product(log, features, epochs, rate, seed)
+    import keras
+
     if not model.built:
         _fit(model, log, features, epochs, rate, seed)
     shown = log.item[log.mask]
@@ -80,18 +84,44 @@ def bias_tower(
     return np.log(theta) - np.log(theta[0])
 
 
+def _product(
+    log: ClickLog, features: np.ndarray, epochs: int, rate: float, seed: int
+) -> np.ndarray:
+    """Log examination relative to rank 1 from `networks.product`; (K,)."""
+    rng = np.random.default_rng(seed)
+    held, rest = log.split((0.1, 0.9), rng)
+    weights = networks.fitted(
+        networks.product,
+        networks.product_weights(features.shape[1], log.list_size, rng),
+        scaled(features),
+        rest if len(held) else log,
+        held,
+        batch=BATCH,
+        epochs=epochs,
+        rate=rate,
+        patience=PATIENCE,
+        rng=rng,
+    )
+    theta = log_expit(weights["place"].astype(float))
+    return np.where(log.mask.any(axis=0), theta - theta[0], np.nan)
+
+
 def _fit(
-    model: ClickModel,
+    model: "ClickModel",
     log: ClickLog,
     features: np.ndarray,
     epochs: int,
     rate: float,
     seed: int,
 ) -> None:
+    import keras
+
+    from debias.models.batches import batches, share
+
     data = RankingData(features, None, np.array([0, len(features)]))
     share(data)
     held, rest = log.split((0.1, 0.9), np.random.default_rng(seed))
-    stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
     steps = -(-(len(rest) or len(log)) // BATCH)
     together = min(STEPS, steps) if steps > FEW else 1
     model.compile(keras.optimizers.Adam(rate), steps_per_execution=together)

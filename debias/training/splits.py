@@ -233,14 +233,9 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
     ([[1, 0]], [[0.0], [2.0]])
     """
     log.check(data.items)
-    seen = np.zeros(data.items + 1, bool)
-    seen[log.item] = True  # padding sets the last cell
-    seen[-1] = False
-    number = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
-    columns = {**log.columns(), "item": number[log.item]}
-    every = seen[:-1].all()
-    features = data.features if every else data.features[seen[:-1]]
-    return ClickLog.trusted(**columns), features
+    log, item = log.renumbered()
+    every = len(item) == data.items
+    return log, data.features if every else data.features[item]
 
 
 def vocabulary(

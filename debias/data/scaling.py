@@ -1,0 +1,82 @@
+"""Means and deviations of features, whose heavy tails are compressed first."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+PIECE = 1 << 12  # items whose mean and deviation are computed at once
+CONSTANT = 1e-6  # a feature with a smaller deviation never varies
+
+
+class Moments(NamedTuple):
+    """Mean (F,) and deviation (F,) of the values present; columns with missing ones."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    missing: tuple[int, ...] | None
+
+    @property
+    def scale(self) -> np.ndarray:
+        """(F,) 1 / deviation; 0 for a feature that never varies."""
+        kept = np.maximum(self.deviation, CONSTANT)
+        return np.where(self.deviation > CONSTANT, 1 / kept, 0)
+
+
+def moments(
+    features: np.ndarray,
+    rows: np.ndarray | None = None,
+    linear: Sequence[int] = (),
+    missing: bool = False,
+) -> Moments:
+    """Moments of sign(x) log(1 + |x|) for features (N, F), in two passes.
+
+    Args:
+        features: Of all items.
+        rows: (N,) bool, the items that count; None counts all.
+        linear: Columns that are taken as they are.
+        missing: Whether NaN is a missing value; it is then left out.
+
+    >>> found = moments(np.array([[0.0, 3.0], [np.e - 1, 3.0]]))
+    >>> found.mean.round(3).tolist(), found.scale.round(3).tolist()
+    ([0.5, 1.386], [2.0, 0.0])
+    """
+    columns = list(linear)
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray | bool]]:
+        for start in range(0, len(features), PIECE):
+            piece = np.asarray(features[start : start + PIECE])
+            if rows is not None:
+                piece = piece[rows[start : start + PIECE]]
+            squeezed = np.sign(piece) * np.log1p(np.abs(piece))
+            squeezed[:, columns] = piece[:, columns]
+            yield squeezed, np.isnan(piece) if missing else False
+
+    width = np.shape(features)[1]
+    total, count = np.zeros(width), np.zeros(width, int)
+    for squeezed, gone in pieces():
+        total += np.where(gone, 0, squeezed).sum(axis=0, dtype="float64")
+        count += len(squeezed) - np.sum(gone, axis=0)
+    every = len(features) if rows is None else int(rows.sum())
+    lacking = tuple(np.flatnonzero(count < every).tolist()) if missing else None
+    count = np.maximum(count, 1)
+    mean, square = total / count, np.zeros(width)
+    for squeezed, gone in pieces():
+        squares = np.where(gone, 0, squeezed - mean) ** 2
+        square += squares.sum(axis=0, dtype="float64")
+    return Moments(mean, np.sqrt(square / count), lacking)
+
+
+def scaled(features: np.ndarray) -> np.ndarray:
+    """(N, F) float32 features with mean 0 and deviation 1, as `Standardize` has them.
+
+    >>> scaled(np.array([[0.0, 3.0], [1.0, 3.0]])).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    found, out = moments(features), np.empty(np.shape(features), np.float32)
+    mean, scale = found.mean.astype(np.float32), found.scale.astype(np.float32)
+    for start in range(0, len(out), PIECE):
+        piece = np.asarray(features[start : start + PIECE], np.float32)
+        squeezed = np.sign(piece) * np.log1p(np.abs(piece))
+        out[start : start + PIECE] = (squeezed - mean) * scale
+    return out
