@@ -11,6 +11,7 @@ REQUIRES = [
     "numpy>=1.26",
     "scipy>=1.11",
     "scikit-learn>=1.4",
+    "threadpoolctl>=3",
     "pyarrow>=20",
     "typer>=0.12",
     "rich>=13",

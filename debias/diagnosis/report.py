@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import Summary, count
@@ -28,15 +30,17 @@ from debias.training import pages
 from debias.types import Over
 
 MAX_SESSIONS = 100_000
-COST = {  # the slow computations, in rough shares of the total time
-    "bias_tower": 15,
+COST = {  # the slow computations, in rough shares of the total time; longest first
     "populations": 20,
-    "dla": 6,
-    "regression_em": 6,
-    "neighbours": 2,
+    "regression_em": 11,
+    "bias_tower": 15,
+    "dla": 10,
+    "profile": 11,
+    "neighbours": 9,
     "calibration": 2,
-    "profile": 6,
 }
+LATE = ("devices", "confounding", "weighting")  # these read earlier results
+THREADS = 2  # computations at once: most of their time is outside of the interpreter
 AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
 PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
@@ -214,21 +218,14 @@ def diagnose(
     log = _some(log, max_sessions, seed, sampled, over)
     names = {code: printable(name) for code, name in enumerate(devices, start=1)}
     found: dict[str, Any] = {}
-    skipped: dict[str, str] = {}
     runs = _runs(log, data, seed, names, found)
     columns = {printable(name): name for name in log.presentation or ()}
     for called, name in columns.items():
         words = [printable(text) for text in (labels or {}).get(name, ())]
         runs[called] = partial(presented, log, name, words)
-    cost = COST if data is None else COST | {"neighbours": 15}
-    total, done = sum(cost.get(name, 1) for name in runs), 0
-    for name, run in runs.items():
-        try:
-            found[name] = run()
-        except ValueError as error:
-            skipped[name] = str(error)
-        done += cost.get(name, 1)
-        progress(reading + (1 - reading) * done / total)
+    skipped = _computed(
+        runs, found, lambda share: progress(reading + (1 - reading) * share)
+    )
     findings = {name: found[name] for name in (*TITLES, *columns) if name in found}
     shown = {
         name: each.curves
@@ -302,6 +299,38 @@ def _runs(
         "calibration": lambda: calibration(log, seed=seed),
         "weighting": lambda: weighting(log, _needed(found, BEST)),
     }
+
+
+def _computed(
+    runs: Mapping[str, Callable[[], Any]],
+    found: dict[str, Any],
+    progress: Callable[[float], None],
+) -> dict[str, str]:
+    """Runs the computations, some at once, and writes their results to `found`.
+
+    Returns:
+        Reasons for missing results, by name.
+    """
+    total, done = sum(COST.get(name, 1) for name in runs), 0
+    order = sorted(runs, key=[*COST, *runs].index)
+    skipped: dict[str, str] = {}
+    # The computations share the cores, so each matrix product takes one.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        for late in (False, True):
+            asked = {
+                pool.submit(runs[name]): name
+                for name in order
+                if (name in LATE) == late
+            }
+            for each in as_completed(asked):
+                name = asked[each]
+                try:
+                    found[name] = each.result()
+                except ValueError as error:
+                    skipped[name] = str(error)
+                done += COST.get(name, 1)
+                progress(done / total)
+    return {name: skipped[name] for name in runs if name in skipped}
 
 
 def _needed(found: Mapping[str, Any], name: str) -> Examination:
