@@ -8,6 +8,7 @@
 import logging
 import pickle
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 SECONDS = 20.0  # largest time for a scheduler, and a first worker, to answer
+ALONE = 60.0  # seconds without any worker, after which none is expected to come back
 
 
 @contextmanager
@@ -27,8 +29,8 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
     """Context manager with a `map` over the workers of a cluster.
 
     The function and its arguments are pickled. If a worker dies, other workers repeat
-    its tasks. All workers must see the same paths, on a shared file system or in an
-    object store.
+    its tasks. If there is no worker for a minute, iterating raises `ValueError`. All
+    workers must see the same paths, on a shared file system or in an object store.
 
     Args:
         address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786. local:N
@@ -162,6 +164,7 @@ def _over(
     ]
     try:
         while tasks:  # each result is freed once it is taken
+            _wait(client, tasks[0])
             yield tasks.pop(0).result()
     except KilledWorker as error:
         raise ValueError(
@@ -176,6 +179,37 @@ def _over(
         ) from error
     finally:
         client.cancel(tasks)
+
+
+def _wait(client: Any, task: Any) -> None:
+    """Waits until a task is done, has failed or is lost.
+
+    Raises:
+        ValueError: The cluster has no worker for `ALONE` seconds.
+    """
+    from distributed import wait
+    from distributed.client import CancelledError
+
+    alone: float | None = None  # when the last worker was first missed
+    while True:
+        try:
+            wait([task], timeout=ALONE / 6)
+            return
+        except CancelledError:  # raised again by `result`
+            return
+        except TimeoutError:
+            now = time.monotonic()
+        try:
+            left = client.scheduler_info()["workers"]
+        except OSError:  # the scheduler is lost, and the task is cancelled soon
+            continue
+        alone = None if left else now if alone is None else alone
+        if alone is not None and now - alone >= ALONE:
+            raise ValueError(
+                f"the cluster has had no worker for {ALONE:g} s: start workers, with "
+                "more memory if they were killed for it, and give the command again; "
+                "debias import and the simulator go on where they stopped"
+            )
 
 
 def _call(function: Callable[[T], R], thing: T, ours: dict[str, str]) -> R:

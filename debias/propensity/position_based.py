@@ -5,7 +5,9 @@ gamma_i = sigmoid(w . x_i + b) of the item's features (regression-EM, Wang et al
 Position Bias Estimation for Unbiased Learning to Rank in Personal Search, WSDM 2018).
 """
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -179,8 +181,8 @@ def regression_em(
     """
     if features is None:
         return pbm_mle(counted)
-    x = design(features, counted.pairs)
-    theta, beta = np.ones(counted.ranks), np.zeros(x.shape[1])
+    x = Design(checked(features, counted.pairs))
+    theta, beta = np.ones(counted.ranks), np.zeros(x.width)
     theta[1:] = 0.5
     low = np.r_[np.zeros(counted.ranks), np.full(len(beta), -np.inf)]
     high = np.r_[np.ones(counted.ranks), np.full(len(beta), np.inf)]
@@ -188,37 +190,38 @@ def regression_em(
     shown_rank = np.maximum(counted.by_rank(counted.shown), TINY)
 
     def bend(gamma: np.ndarray) -> np.ndarray:
-        return squared(x, shown_pair * gamma * (1 - gamma))
+        return x.squared(shown_pair * gamma * (1 - gamma))
 
     def step(state: np.ndarray, curve: np.ndarray | None = None) -> np.ndarray:
         theta, beta = state[: counted.ranks], state[counted.ranks :]
-        gamma = expit(x @ beta)
+        gamma = expit(x.dot(beta))
         g, t = gamma[counted.pair], theta[counted.rank]
         rest = (counted.shown - counted.clicked) / np.maximum(1 - g * t, TINY)
         seen = counted.by_rank(counted.clicked + rest * t * (1 - g)) / shown_rank
         seen[0] = 1.0
         liked = counted.by_pair(counted.clicked + rest * g * (1 - t))
-        slope = x.T @ (liked - shown_pair * gamma)
+        slope = x.summed(liked - shown_pair * gamma)
         curve = bend(gamma) if curve is None else curve
         move = np.linalg.lstsq(curve, slope, rcond=1e-10)[0]
         # A Newton step may overshoot far from the maximum, so no logit moves by more
         # than 2.
-        reach = np.abs(x @ move).max(initial=0.0)
+        reach = np.abs(x.dot(move)).max(initial=0.0)
         return np.concatenate([seen, beta + move * min(1.0, 2.0 / max(reach, TINY))])
 
     start = _scored(counted, x, step(step(np.concatenate([theta, beta]))))
     # Near the end, one curvature is enough: it affects the path, not the limit.
-    last = partial(step, curve=bend(expit(x @ start[counted.ranks :])))
+    last = partial(step, curve=bend(expit(x.dot(start[counted.ranks :]))))
     state, _ = accelerated(last, start, tolerance, iterations, low, high)
     theta, beta = state[: counted.ranks], state[counted.ranks :]
-    gamma = expit(x @ beta)
+    gamma = expit(x.dot(beta))
     known = counted.by_rank(counted.clicked) > 0
     log_theta = np.log(np.where(known, theta, np.nan))
     p = np.minimum(gamma[counted.pair] * theta[counted.rank], CERTAIN)
     information = _information(counted, x, gamma, p)
     moves = np.linalg.pinv(information, hermitian=True)[: counted.ranks]
     # d log p: 1 for the own rank, and (1 - gamma) x for the weights.
-    influence = (moves[:, counted.ranks :] @ x.T * (1 - gamma))[:, counted.pair]
+    towards = x.dot(moves[:, counted.ranks :].T).T
+    influence = (towards * (1 - gamma))[:, counted.pair]
     influence += np.where(counted.rank, moves[:, counted.rank], 0.0)
     influence /= 1 - p
     influence[~known] = 0.0
@@ -236,20 +239,59 @@ def squared(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return total
 
 
+class Design(NamedTuple):
+    """Features (P, F) and an intercept, F + 1 columns, as float64 in blocks of rows.
+
+    >>> x = Design(np.array([[2.0], [3.0]], "float32"))
+    >>> x.dot(np.array([10.0, 1.0])).tolist(), x.summed(np.ones(2)).tolist()
+    ([21.0, 31.0], [5.0, 2.0])
+    """
+
+    features: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """F + 1."""
+        return self.features.shape[1] + 1
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows that fit into a cache, and which they are."""
+        for start in range(0, len(self.features), ROWS):
+            part = slice(start, start + ROWS)
+            features = self.features[part]
+            rows = np.ones((len(features), self.width))
+            rows[:, :-1] = features
+            yield part, rows
+
+    def dot(self, weight: np.ndarray) -> np.ndarray:
+        """X weight, for weights (F + 1,) or (F + 1, K)."""
+        return np.concatenate([rows @ weight for _, rows in self.blocks()])
+
+    def summed(self, value: Any) -> np.ndarray:
+        """value' X, for values (P,) or (P, K) of the rows; these may be sparse."""
+        parts = [value[part].T @ rows for part, rows in self.blocks()]
+        return np.sum(parts, axis=0)
+
+    def squared(self, weight: np.ndarray) -> np.ndarray:
+        """X' diag(weight) X; weight >= 0."""
+        parts = [squared(rows, weight[part]) for part, rows in self.blocks()]
+        return np.sum(parts, axis=0)
+
+
 def _information(
-    counted: Cells, x: np.ndarray, gamma: np.ndarray, p: np.ndarray
+    counted: Cells, x: Design, gamma: np.ndarray, p: np.ndarray
 ) -> np.ndarray:
     """(K + F, K + F) expected information of log theta and weights; 0 for rank 1."""
     weight = counted.shown * p / (1 - p)
     slope = 1 - gamma
-    both = by_pair_and_rank(counted, weight * slope[counted.pair]).T @ x
+    both = x.summed(by_pair_and_rank(counted, weight * slope[counted.pair]))
     ranks = np.diag(counted.by_rank(weight))
     ranks[0] = both[0] = 0.0
-    pairs = squared(x, counted.by_pair(weight) * slope**2)
+    pairs = x.squared(counted.by_pair(weight) * slope**2)
     return np.block([[ranks, both], [both.T, pairs]])
 
 
-def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+def _scored(counted: Cells, x: Design, state: np.ndarray) -> np.ndarray:
     """Theta and weights by Fisher scoring from `state`; the likelihood never decreases.
 
     A step is halved until the likelihood grows. Theta moves at most nine tenths of the
@@ -257,7 +299,7 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
     """
 
     def at(state: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        gamma = expit(x @ state[counted.ranks :])
+        gamma = expit(x.dot(state[counted.ranks :]))
         p = gamma[counted.pair] * state[counted.rank]
         p = np.clip(p, TINY, CERTAIN)
         rest = counted.shown - counted.clicked
@@ -270,13 +312,13 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
     for _ in range(SCORINGS):
         pull = (counted.clicked - counted.shown * p) / (1 - p)
         slope = np.append(
-            counted.by_rank(pull), x.T @ (counted.by_pair(pull) * (1 - gamma))
+            counted.by_rank(pull), x.summed(counted.by_pair(pull) * (1 - gamma))
         )
         slope[0] = 0.0
         if change > NEAR:
             information = _information(counted, x, gamma, p)
         move = np.linalg.lstsq(information, slope, rcond=1e-10)[0]
-        reach = np.abs(x @ move[counted.ranks :]).max(initial=0.0)
+        reach = np.abs(x.dot(move[counted.ranks :])).max(initial=0.0)
         move *= min(1.0, 2.0 / max(reach, np.abs(move[: counted.ranks]).max(), TINY))
         for _ in range(HALVINGS):
             theta = state[: counted.ranks]
@@ -295,14 +337,6 @@ def _scored(counted: Cells, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         if change < SETTLED:
             break
     return state
-
-
-def design(features: np.ndarray, rows: int) -> np.ndarray:
-    """(rows, F + 1) checked float64 features with an intercept."""
-    features = checked(features, rows)
-    x = np.ones((rows, features.shape[1] + 1))
-    x[:, :-1] = features
-    return x
 
 
 def checked(features: np.ndarray, rows: int) -> np.ndarray:

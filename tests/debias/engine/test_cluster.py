@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 from debias.__main__ import app
@@ -67,6 +68,18 @@ def test_a_killed_worker_is_replaced_and_its_piece_done_again(over, tmp_path):
     assert list(over(partial(once, tmp_path), range(9))) == [k * k for k in range(9)]
     with pytest.raises(ValueError, match="no 0"):
         list(over(refusing, range(3)))
+
+
+def test_a_cluster_without_workers_is_an_error_unless_one_comes_back(monkeypatch):
+    quiet = {"dashboard_address": None, "processes": False, "n_workers": 0}
+    with LocalCluster(**quiet) as local, Client(local) as client:
+        monkeypatch.setattr(cluster, "ALONE", 0.3)
+        with pytest.raises(ValueError, match=r"no worker for 0\.3 s: start workers"):
+            list(cluster._over(client, abs, [-1]))
+        monkeypatch.setattr(cluster, "ALONE", 30)
+        found = cluster._over(client, abs, [-1, 2])
+        local.scale(1)
+        assert list(found) == [1, 2]
 
 
 def test_a_simulation_has_the_bytes_of_one_process(over, ready, log, tmp_path):
