@@ -30,15 +30,16 @@ from debias.training import pages
 from debias.types import Over
 
 MAX_SESSIONS = 100_000
-COST = {  # the slow computations, in rough shares of the total time; longest first
+COST = {  # the slow computations, in rough shares of the total time, in order
     "populations": 20,
     "regression_em": 11,
     "bias_tower": 15,
-    "dla": 10,
     "profile": 11,
+    "dla": 10,
     "neighbours": 9,
     "calibration": 2,
 }
+# Those that need most memory, the linear ones of features, are not next to each other.
 LATE = ("devices", "confounding", "weighting")  # these read earlier results
 THREADS = 2  # computations at once: most of their time is outside of the interpreter
 AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
@@ -272,12 +273,15 @@ def _runs(
     found: Mapping[str, Any],
 ) -> dict[str, Callable[[], Any]]:
     """The computations by name, in order; later ones may read `found`."""
-    if data is not None and data.kinds is not None:
+    features = None
+    if data is not None:
         # The estimators and small models here read only numbers.
-        data = RankingData(
-            data.dense(), data.labels, data.offsets, data.qid, data.max_grade
-        )
-    features = None if data is None else data.features
+        features = data.features if data.kinds is None else data.dense()
+        if log.item.max() < len(features):
+            # Only of shown items: whoever takes them all needs no copy.
+            log, item = log.renumbered()
+            features = features if len(item) == len(features) else features[item]
+        data = RankingData.trusted(features, None, np.array([0, len(features)]))
     runs: dict[str, Callable[[], Any]] = {}
     for method in (*TABULAR, *(WITH_FEATURES if data is not None else ())):
         own = features if method in (*WITH_FEATURES, "dla") else None

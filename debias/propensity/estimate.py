@@ -320,7 +320,9 @@ def _of_pairs(log: ClickLog, features: np.ndarray, source: str) -> np.ndarray:
     if source != "all":
         raise ValueError("features need source='all'")
     log.check(len(features))
-    return np.asarray(features)[pairs(log).item]
+    item, features = pairs(log).item, np.asarray(features)
+    every = np.array_equal(item, np.arange(len(features)))
+    return features if every else features[item]
 
 
 def _dla(

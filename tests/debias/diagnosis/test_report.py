@@ -4,13 +4,14 @@ import functools
 import html
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from debias.data import ClickLog, Stream
+from debias.data import ClickLog, RankingData, Stream
 from debias.data.summary import summarize
 from debias.diagnosis import figures as drawings
 from debias.diagnosis import report as reports
@@ -48,6 +49,15 @@ def found():
 @functools.cache
 def page():
     return reports.page(found(), "clicks <b>")
+
+
+def test_features_need_neither_keras_nor_tensorflow(monkeypatch):
+    for name in ("keras", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import is an error
+    data = RankingData(np.eye(6), None, [0, 6])
+    diagnosis = reports.diagnose(simulated(400), data)
+    assert set(reports.WITH_FEATURES) <= set(diagnosis.estimates)
+    assert np.isfinite(diagnosis.findings["neighbours"].gain)
 
 
 def test_everything_is_said():

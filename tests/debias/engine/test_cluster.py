@@ -71,7 +71,7 @@ def test_a_killed_worker_is_replaced_and_its_piece_done_again(over, tmp_path):
 
 
 def test_a_cluster_without_workers_is_an_error_unless_one_comes_back(monkeypatch):
-    quiet = {"dashboard_address": None, "processes": False, "n_workers": 0}
+    quiet = {"dashboard_address": ":0", "processes": False, "n_workers": 0}
     with LocalCluster(**quiet) as local, Client(local) as client:
         monkeypatch.setattr(cluster, "ALONE", 0.3)
         with pytest.raises(ValueError, match=r"no worker for 0\.3 s: start workers"):
