@@ -57,6 +57,7 @@ def bias_tower(
     Raises:
         ValueError: `features` do not cover the items of the log.
 
+    >>> from debias.layers import BiasTower
     >>> from debias.models import PositionOnly
     >>> log = ClickLog([0, 0], [[0, 1], [1, 0]], [[1, 0], [0, 0]])
     >>> model = PositionOnly(BiasTower({"position": 2}, init_std=0))
