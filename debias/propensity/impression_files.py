@@ -160,7 +160,7 @@ def _write_text(
     with atomic_folder(path) as aside:
         with open(aside / ROWS, "w", encoding="ascii") as file:
             for part in found.pieces(PIECE):
-                _write_rows(file, part, data.features, not lightgbm)
+                _write_rows(file, part, data.features, lightgbm)
         for name, values in beside.items():
             form = "%d" if values.dtype.kind in "iu" else "%.9g"
             np.savetxt(aside / f"{ROWS}.{name}", values, fmt=form)
@@ -168,15 +168,22 @@ def _write_text(
 
 
 def _write_rows(
-    file: TextIO, part: Impressions, features: np.ndarray, named: bool
+    file: TextIO, part: Impressions, features: np.ndarray, lightgbm: bool
 ) -> None:
+    """Writes the rows of some impressions.
+
+    A value that a row lacks is 0 to LightGBM, which reads nan as missing, and missing
+    to XGBoost, which cannot read nan.
+    """
     rows = zip(part.label, part.item, part.group, strict=True)
     for label, item, group in rows:
         own = features[item]
-        # The last column is also written if it is 0: readers count columns by it.
-        kept = np.append(np.flatnonzero(own[:-1]), len(own) - 1)
+        if lightgbm:  # and the last column, by which it counts columns
+            kept = np.append(np.flatnonzero(own[:-1]), len(own) - 1)
+        else:
+            kept = np.flatnonzero(~np.isnan(own))
         words = " ".join(f"{i}:{own[i]:.9g}" for i in kept)
-        qid = f" qid:{group}" if named else ""
+        qid = "" if lightgbm else f" qid:{group}"
         file.write(f"{label}{qid} {words}\n")
 
 

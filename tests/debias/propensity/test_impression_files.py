@@ -90,6 +90,39 @@ def test_xgboost_reads_its_text_and_trains(tmp_path):
     np.testing.assert_allclose(np.log(p / (1 - p)), FOUND.init_score, atol=1e-5)
 
 
+def test_in_text_zeros_are_zeros_and_missing_values_are_missing(tmp_path):
+    features = np.array([[0, np.nan, 7], [np.nan, 0, 0], [3, 2, np.nan]], "float32")
+    features = np.tile(features, (20, 1))
+    kinds = tuple(Feature(name) for name in "abc")
+    data = RankingData(
+        features, None, np.arange(0, 61, 3), feature_names=tuple("abc"), kinds=kinds
+    )
+    item = np.arange(60).reshape(20, 3)
+    log = ClickLog(np.arange(20), item, (item % 3 == 0) | (item % 6 == 1))
+    found = impressions(log, Propensities.of([1.0, 0.7, 0.4]))
+    for library in ("lightgbm", "xgboost"):
+        write_impressions(found, tmp_path / library, library, data)
+
+    rows = xgboost.DMatrix(f"{tmp_path / 'xgboost' / 'rows.txt'}?format=libsvm")
+    stored = rows.get_data()  # sparse: a value that is not stored is missing
+    dense = np.full(features.shape, np.nan)
+    dense[np.repeat(np.arange(60), np.diff(stored.indptr)), stored.indices] = (
+        stored.data
+    )
+    np.testing.assert_array_equal(dense, features)
+
+    text = lightgbm.Dataset(str(tmp_path / "lightgbm" / "rows.txt"), params=QUIET)
+    asked = {**QUIET, "objective": "binary"}
+    table = lightgbm.Dataset(
+        features[found.item], found.label, weight=found.weight, params=QUIET
+    )
+    one, two = (
+        lightgbm.train(asked, each, 3).predict(features) for each in (text, table)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+    assert len(np.unique(one)) == 3
+
+
 def test_tensorflow_ranking_parses_its_lists(tmp_path):
     import tensorflow as tf
 
