@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from debias.data.files import atomic_write
-from debias.data.kinds import as_records
+from debias.data.kinds import Feature, as_records, legend
+from debias.data.records import write_record
 from debias.data.text import one_of
 from debias.models.trees import Node, Trees, engine_of
 
@@ -49,6 +50,9 @@ def export_trees(
 ) -> Path:
     """Writes trees atomically to a file.
 
+    The formats of other libraries refer to features by number, and to categories by
+    code. NAME.features.json beside the file describes them.
+
     Args:
         trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.
         path: File to write.
@@ -87,6 +91,10 @@ def export_trees(
         text = json.dumps(ltr(trees)) if format == "ltr" else own
         with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
+    if format in ("lightgbm", "xgboost", "ltr") and trees.feature_names is not None:
+        kinds = trees.kinds or tuple(map(Feature, trees.feature_names))
+        beside = path.with_name(f"{path.stem}.features.json")
+        write_record(beside, {"features": legend(kinds)})
     return path
 
 

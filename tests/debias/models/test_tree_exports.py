@@ -1,6 +1,7 @@
 """Trees exported: each format gives the scores of the trees, row by row."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 
 import debias
 from debias.artifacts import open_scorer
+from debias.data.kinds import Feature
 from debias.models.tree_exports import export_trees, ltr
 from debias.models.trees import Counts, Trees, TreesConfig, below, boost
 
@@ -59,6 +61,24 @@ def test_the_library_reads_its_own(grown, tmp_path):
     other = "xgboost" if trees.library == "lightgbm" else "lightgbm"
     with pytest.raises(ValueError, match=f"{other} cannot read them"):
         export_trees(trees, tmp_path / "other", other)
+
+
+def test_a_legend_tells_other_libraries_the_columns_and_the_codes(grown, tmp_path):
+    trees, _ = grown
+    kinds = (Feature("brand", "category", ("acme", "ïon")), *map(Feature, NAMES[1:]))
+    shop = replace(trees, feature_names=("brand", "age", "stock"), kinds=kinds)
+    path = export_trees(shop, tmp_path / "ranker.json", "ltr")
+    found = json.loads((tmp_path / "ranker.features.json").read_text())["features"]
+    assert [row["name"] for row in found] == ["brand", "age", "stock"]
+    codes = {word: int(code) for code, word in found[0]["codes"].items()}
+    assert codes == {"missing": 0, "out of vocabulary": 1, "acme": 2, "ïon": 3}
+    assert path.exists() and "codes" not in found[1]
+    own = {"lightgbm": "a.txt", "xgboost": "a.ubj"}[trees.library]
+    export_trees(trees, tmp_path / own)
+    found = json.loads((tmp_path / "a.features.json").read_text())["features"]
+    assert [(row["column"], row["name"]) for row in found] == [*enumerate(NAMES)]
+    export_trees(trees, tmp_path / "b.onnx")  # which holds its own
+    assert not (tmp_path / "b.features.json").exists()
 
 
 def test_raw_rows_are_read_by_name(grown):
