@@ -135,17 +135,29 @@ def _scored(
 
 def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray | None":
     """(S,) bool: the session was not used in training; None: use all sessions."""
+    import numpy as np
+
     from debias.artifacts import plan_of
-    from debias.training.splits import not_learned
+    from debias.training.splits import FEW, not_learned
 
     asked = plan_of(model, ("contents", "streamed", "settings"))
-    if source.contents() != asked["contents"]:
+    now, then = source.contents(), asked["contents"]
+    if now["log"] != then["log"]:
         return None
+    note = (
+        "note: the model was trained on this log{}. The intervals are too narrow, as {}"
+    )
+    own = "they measure the model's error on its own training clicks: "
     if asked["streamed"]:
-        say(
-            "note: the model was trained on this log, streamed from disk. The "
-            "intervals are too narrow, as they measure the model's error on its own "
-            "training clicks: judge a later log"
-        )
+        say(note.format(", streamed from disk", own + "judge a later log"))
         return None
+    if now != then:  # the queries may have other numbers, so the split is lost
+        same = own + "train with the same --items or --data, or judge a later log"
+        say(note.format(" with other items", same))
+        return None
+    if np.unique(log.query).size < FEW:  # the split is by session
+        why = (
+            f"with fewer than {FEW} queries the model learned from clicks on all pairs"
+        )
+        say(note.format("", f"{why}: judge a later log"))
     return not_learned(log, asked["settings"]["seed"])

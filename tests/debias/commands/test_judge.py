@@ -1,6 +1,7 @@
 """`debias propensities` and `debias judge` at a prompt."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
+from debias.commands.judge import _fresh
+from debias.data import ClickLog
 from debias.propensity import read_propensities
 
 
@@ -117,3 +120,30 @@ def test_what_cannot_be_judged_leaves_no_file(folder, tmp_path):
     ):
         assert message in run("judge", log, "-o", out, *arguments, code=1).output
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "queries", "said", "split"),
+    [
+        ({"contents": {"log": "other"}}, 60, "", False),
+        ({}, 60, "", True),
+        ({}, 49, "fewer than 50 queries", True),
+        ({"streamed": True}, 60, "streamed from disk", False),
+        ({"contents": {"log": "a", "items": "b"}}, 60, "train with the same", False),
+    ],
+)
+def test_which_clicks_are_new_to_a_model(
+    trained, queries, said, split, tmp_path, monkeypatch
+):
+    asked = {"contents": {"log": "a"}, "streamed": False, "settings": {"seed": 0}}
+    (tmp_path / "train.json").write_text(json.dumps({**asked, **trained}))
+    source = SimpleNamespace(contents=lambda: {"log": "a"})
+    query = np.arange(600) % queries
+    log = ClickLog(query, query[:, None], np.ones((600, 1), bool))
+    notes = []
+    monkeypatch.setattr("debias.commands.judge.say", notes.append)
+    found = _fresh(tmp_path, source, log)
+    assert (found is not None) == split
+    if split:  # a fifth, as `debias train` holds out
+        assert found.mean() == pytest.approx(0.2, abs=0.03)
+    assert [said in note for note in notes] == [True] * bool(said)
