@@ -149,15 +149,15 @@ def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray |
     )
     own = "they measure the model's error on its own training clicks: "
     if asked["streamed"]:
-        say(note.format(", streamed from disk", own + "judge a later log"))
+        say(note.format(", streamed from disk", own + "judge a later log"), err=True)
         return None
     if now != then:  # the queries may have other numbers, so the split is lost
         same = own + "train with the same --items or --data, or judge a later log"
-        say(note.format(" with other items", same))
+        say(note.format(" with other items", same), err=True)
         return None
     if np.unique(log.query).size < FEW:  # the split is by session
         why = (
             f"with fewer than {FEW} queries the model learned from clicks on all pairs"
         )
-        say(note.format("", f"{why}: judge a later log"))
+        say(note.format("", f"{why}: judge a later log"), err=True)
     return not_learned(log, asked["settings"]["seed"])

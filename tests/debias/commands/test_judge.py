@@ -141,7 +141,11 @@ def test_which_clicks_are_new_to_a_model(
     query = np.arange(600) % queries
     log = ClickLog(query, query[:, None], np.ones((600, 1), bool))
     notes = []
-    monkeypatch.setattr("debias.commands.judge.say", notes.append)
+
+    def say(text, err):  # not to standard output, which may be JSON
+        notes.append(text if err else "")
+
+    monkeypatch.setattr("debias.commands.judge.say", say)
     found = _fresh(tmp_path, source, log)
     assert (found is not None) == split
     if split:  # a fifth, as `debias train` holds out
