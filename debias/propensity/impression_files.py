@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -190,7 +191,10 @@ def _write_rows(
 def _write_lists(
     found: Impressions, path: Path, data: RankingData, queries: Any
 ) -> None:
-    """Writes one ExampleListWithContext per session, with its query and items."""
+    """Writes one ExampleListWithContext per session, with its query and items.
+
+    Missing values are left out, so the reader puts its default in their place.
+    """
     import tensorflow as tf
     from tensorflow_serving.apis import input_pb2
 
@@ -211,7 +215,8 @@ def _write_lists(
             context=tf.train.Example(features=context)
         )
         for row in range(start, end):
-            own = dict(zip(names, data.features[part.item[row]].tolist(), strict=True))
+            values = data.features[part.item[row]].tolist()
+            own = {n: v for n, v in zip(names, values, strict=True) if not isnan(v)}
             for column in ("label", "weight", "position"):
                 own[column] = float(getattr(part, column)[row])
             lists.examples.append(example(own))

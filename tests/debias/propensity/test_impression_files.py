@@ -147,6 +147,27 @@ def test_tensorflow_ranking_parses_its_lists(tmp_path):
     assert len(list(tf.data.TFRecordDataset(str(path)))) == 200
 
 
+def test_lists_leave_out_missing_values(tmp_path):
+    import tensorflow as tf
+
+    from debias import tfr
+
+    features = np.where(np.arange(80).reshape(40, 2) % 3 == 0, np.nan, 2.0)
+    kinds = (Feature("a"), Feature("b"))
+    data = RankingData(
+        features, None, DATA.offsets, feature_names=("a", "b"), kinds=kinds
+    )
+    path = tmp_path / "rows.tfrecord"
+    write_impressions(FOUND, path, "tfr", data)
+    spec = {n: tf.io.FixedLenFeature([1], tf.float32, [-7.0]) for n in ("a", "b")}
+    some = list(tf.data.TFRecordDataset(str(path)).take(7).as_numpy_iterator())
+    found = tfr.load().data.parse_from_example_list(tf.constant(some), 4, {}, spec)
+    read = np.concatenate([found[n].numpy().reshape(28, 1) for n in ("a", "b")], axis=1)
+    np.testing.assert_array_equal(
+        read, np.nan_to_num(features[FOUND.item[:28]], nan=-7)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "library", "correction", "message"),
     [
