@@ -38,7 +38,12 @@ from debias.retrieval.training.fitting import (
     LEARNING_RATE,
     fit,
 )
-from debias.retrieval.training.linear import Spectrum, ease_vectors, spectrum
+from debias.retrieval.training.linear import (
+    RANK,
+    Spectrum,
+    ease_vectors,
+    spectrum,
+)
 
 Build = Callable[[Schema, Schema], RetrievalModel]
 
@@ -57,10 +62,10 @@ class TrainingConfig(NamedTuple):
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of the trend that is added to the logits of a trained
             model, see `debias.retrieval.data.trend.trend`; None: no trend.
-        linear: Weight, regularisation, decay and power of a linear part (see
+        linear: Weight, regularisation, decay, power and rank of a linear part (see
             `debias.retrieval.training.linear`). Its scores are added to the logits of a
-            trained model; None: no linear part. If only three numbers are given, the
-            power is 0.
+            trained model; None: no linear part. By default, the power is 0 and the rank
+            is `debias.retrieval.training.linear.RANK`.
     """
 
     length: int = 20
@@ -163,8 +168,9 @@ class Learner:
             return
         past, items, decay = np.zeros((len(self.log.items), 0)), None, 1.0
         if config.linear is not None:
-            weight, strength, decay, power = (*config.linear, 0.0)[:4]
-            of = of or spectrum(self.log, power=power)
+            weight, strength, decay, *more = config.linear
+            power, rank = (*more, *(0.0, RANK)[len(more) :])
+            of = of or spectrum(self.log, int(rank), power)
             past, items = ease_vectors(of, strength)
             items = self.model.temperature * weight * items
         parts = (past if items is None else items, self.trend_prior()[:, None])

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import svds
 from debias.retrieval.data.interactions import Interactions
 from debias.retrieval.training.baselines import taken
 
-RANK = 256
+RANK, WIDE = 256, 512  # numbers of dimensions that a choice tries
 STRENGTHS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 POWERS = (0.0, 0.25)  # powers of the item counts, by which X may be divided
 DECAYS = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
@@ -42,7 +42,8 @@ def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectru
 
     Args:
         log: Events of users.
-        rank: Number of eigenvalues.
+        rank: Number of eigenvalues. Catalogues of items with few users each have no
+            few large ones, so a higher rank may pay.
         power: The column of an item that n users took is divided by n^power. The
             largest eigenvalues then depend less on popular items. If all eigenvalues
             were used, the division would multiply the regularisation of the item by

@@ -41,8 +41,10 @@ from debias.retrieval.training.learner import (
 from debias.retrieval.training.linear import (
     DECAYS,
     POWERS,
+    RANK,
     STRENGTHS,
     WEIGHTS,
+    WIDE,
     Spectrum,
     ease_vectors,
     spectrum,
@@ -319,13 +321,13 @@ class Parts(NamedTuple):
     """Possible additions to a tower, computed once for all trials.
 
     Attributes:
-        spectrum: Spectrum of the training log, with the best power.
-        linear: Best regularisation, decay and power of a linear part alone.
+        spectrum: Spectrum of the training log, with the best power and rank.
+        linear: Best regularisation, decay, power and rank of a linear part alone.
         trends: Result of `lasting_trends`.
     """
 
     spectrum: Spectrum
-    linear: tuple[float, float, float]
+    linear: tuple[float, float, float, int]
     trends: list[tuple[float, float]]
 
 
@@ -333,7 +335,8 @@ def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts
     """The linear part and the trends for a log.
 
     Columns are divided by a power of their counts if the gain exceeds two standard
-    errors. The standard error treats items as independent units.
+    errors. Then the rank is raised to `WIDE` by the same rule. The standard error
+    treats items as independent units.
     """
     asked = judge(held)
 
@@ -348,15 +351,20 @@ def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts
 
     best: tuple[float, Spectrum, float, np.ndarray] | None = None
     for power in POWERS:
-        of = spectrum(held.known, power=power)
+        of = spectrum(held.known, RANK, power)
         tried = {each: ranks_of(of, each, DECAYS[0]) for each in STRENGTHS}
         strength = max(STRENGTHS, key=lambda each: value(tried[each]))
         if best is None or _surely_gains(best[-1], tried[strength], asked):
             best = power, of, strength, tried[strength]
     assert best is not None
-    power, of, strength, _ = best
+    power, of, strength, before = best
+    wide, rank = spectrum(held.known, WIDE, power), RANK
+    if len(wide.values) > len(of.values):
+        after = ranks_of(wide, strength, DECAYS[0])
+        if _surely_gains(before, after, asked):
+            of, rank = wide, WIDE
     decay = max(DECAYS, key=lambda each: value(ranks_of(of, strength, each)))
-    return Parts(of, (strength, decay, power), lasting_trends(held.known))
+    return Parts(of, (strength, decay, power, rank), lasting_trends(held.known))
 
 
 def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
@@ -527,7 +535,7 @@ def work(
     """Approximate work of `select` in training events, including evaluations."""
     users, items = len(np.unique(log.user)), len(log.items)
     once = min(users, USERS, max(LEAST, SCORES // max(items, 1))) * items // AN_EVENT
-    judgments = len(POWERS) * len(STRENGTHS) + len(DECAYS)
+    judgments = len(POWERS) * len(STRENGTHS) + 1 + len(DECAYS)
     for name in compared(items, recipes[0].training_config().repeat) if compare else ():
         judgments += 1 + (sum(map(len, GRIDS[name].values())) or 1)
     trials = len(recipes) * _trial_work(len(log), once, passes)

@@ -112,3 +112,12 @@ def test_what_a_window_dropped_is_saved_and_goes_with_its_users(learner, tmp_pat
     for row, user in enumerate((3, 7)):
         rows, _ = part.seen(np.array([row]))
         assert rows.tolist() == LOG.seen(np.array([user]))[0].tolist()
+
+
+@pytest.mark.parametrize("more, rank", [((), 5), ((0.25,), 5), ((0.0, 3.0), 3)])
+def test_the_rank_of_a_linear_part_is_that_of_its_settings(monkeypatch, more, rank):
+    monkeypatch.setattr(learners, "RANK", 5)
+    config = CONFIG._replace(linear=(8.0, 10.0, 0.9, *more))
+    learner = new_learner(BUILD, LOG, config)
+    learner.add_extra()
+    assert learner.served.linear == rank

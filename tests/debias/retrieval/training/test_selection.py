@@ -14,6 +14,7 @@ from debias.retrieval.training.fitting import Diverged
 from debias.retrieval.training.learner import TrainingConfig
 from debias.retrieval.training.linear import (
     DECAYS,
+    RANK,
     STRENGTHS,
     ease_vectors,
     spectrum,
@@ -93,7 +94,7 @@ def test_passes_end_two_after_the_best_and_the_best_is_kept(monkeypatch):
     worth = iter([0.1, 0.4, 0.3, 0.2, 0.9])
     values = lambda asked, rank: np.array([next(worth)] * 3)  # noqa: E731
     monkeypatch.setattr(selection.Judge, "worth", values)
-    nothing = selection.Parts(spectrum(LOG, 0), (1.0, 1.0, 0.0), [])
+    nothing = selection.Parts(spectrum(LOG, 0), (1.0, 1.0, 0.0, 0), [])
     found = trial(RECIPE, hold_out(LOG), parts=nothing)
     assert found.passes == 2 and found.curve == pytest.approx([0.1, 0.4, 0.3, 0.2])
     assert found.values.tolist() == [0.4] * 3
@@ -138,7 +139,7 @@ def test_columns_are_divided_where_that_surely_helps(monkeypatch, divided, power
     monkeypatch.setattr(selection, "lasting_trends", lambda log: [])
     found = selection.parts_of(hold_out(LOG))
     # Of equal ones the first strength and decay.
-    assert found.linear == (STRENGTHS[0], DECAYS[0], power)
+    assert found.linear == (STRENGTHS[0], DECAYS[0], power, RANK)
     wanted = spectrum(hold_out(LOG).known, power=power)
     np.testing.assert_array_equal(found.spectrum.scale, wanted.scale)
     assert (scales[-1] > 1) == (power > 0)  # decays are tried with what was chosen
@@ -256,6 +257,30 @@ def test_what_a_command_evaluates_is_what_a_scorer_ranks():
     found = evaluate(learner.model, held.known, held.held, (50,))
     values = judge(held)(selection.scorer(learner), Repeat())
     assert found["ndcg@50"] == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize("wide, rank", [((1, 2), 7), ((9, 9), 3)], ids=["yes", "no"])
+def test_the_linear_part_is_wide_where_that_surely_helps(monkeypatch, wide, rank):
+    """Ranks of 3 become those of `wide`, as with divided columns above."""
+    ranks, target = [], np.repeat([0, 1], [8, 4])
+    asked = selection.Judge(np.arange(12), np.arange(12), target, (None, None), 1)
+
+    def ranked(judge, score, repeat):
+        return np.array(wide if ranks[-1] == 7 else (3, 3), float)[target]
+
+    def vectors(of, strength):
+        ranks.append(len(of.values))
+        return ease_vectors(of, strength)
+
+    monkeypatch.setattr(selection, "RANK", 3)
+    monkeypatch.setattr(selection, "WIDE", 7)
+    monkeypatch.setattr(selection.Judge, "ranks", ranked)
+    monkeypatch.setattr(selection, "ease_vectors", vectors)
+    monkeypatch.setattr(selection, "judge", lambda held: asked)
+    monkeypatch.setattr(selection, "lasting_trends", lambda log: [])
+    found = selection.parts_of(hold_out(LOG))
+    assert found.linear == (STRENGTHS[0], DECAYS[0], 0.0, rank)
+    assert len(found.spectrum.values) == rank and set(ranks[-len(DECAYS) :]) == {rank}
 
 
 def test_a_choice_that_was_interrupted_goes_on_from_the_last_trial(
