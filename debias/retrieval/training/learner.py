@@ -168,8 +168,8 @@ class Learner:
             return
         past, items, decay = np.zeros((len(self.log.items), 0)), None, 1.0
         if config.linear is not None:
-            weight, strength, decay, *more = config.linear
-            power, rank = (*more, *(0.0, RANK)[len(more) :])
+            unset = [0.0, float(RANK)][len(config.linear) - 3 :]
+            weight, strength, decay, power, rank = [*config.linear, *unset]
             of = of or spectrum(self.log, int(rank), power)
             past, items = ease_vectors(of, strength)
             items = self.model.temperature * weight * items
