@@ -30,16 +30,17 @@ from debias.training import pages
 from debias.types import Over
 
 MAX_SESSIONS = 100_000
-COST = {  # the slow computations, in rough shares of the total time, in order
+# The slow computations in order, in rough shares of the total time. The linear ones of
+# features need most memory, and run at different times.
+COST = {
     "populations": 20,
-    "regression_em": 11,
     "bias_tower": 15,
     "profile": 11,
-    "dla": 10,
+    "regression_em": 11,
     "neighbours": 9,
+    "dla": 10,
     "calibration": 2,
 }
-# Those that need most memory, the linear ones of features, are not next to each other.
 LATE = ("devices", "confounding", "weighting")  # these read earlier results
 THREADS = 2  # computations at once: most of their time is outside of the interpreter
 AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
