@@ -96,7 +96,7 @@ def shop_log(
 def compared(
     log: "ClickLog", train: "RankingData", test: "RankingData", seed: int, progress: Any
 ) -> list[dict[str, Any]]:
-    """NDCG on unseen queries, of the order of the shop and of each model."""
+    """NDCG of the shop's order and of each model's ranking, on unseen queries."""
     import numpy as np
 
     from debias import metrics, training

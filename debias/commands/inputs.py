@@ -381,7 +381,10 @@ def look(source: Source, memory: float) -> Found:
 def opened_over(
     source: Source, memory: float, cluster: str | None
 ) -> Iterator[tuple[Opened, "Over"]]:
-    """Context manager with the opened log and a `map`, of a cluster if one is given.
+    """Context manager that yields an opened log and a function like `map`.
+
+    If a cluster is given, its workers do the work of this function. Otherwise, the
+    function is the built-in `map`.
 
     Raises:
         ValueError: See `look`, `Found.open` and `debias.engine.cluster.joined`; or a

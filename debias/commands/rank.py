@@ -178,8 +178,8 @@ def rank_files(
             file.
         model: Ranker and columns.
         progress: Called with the share of the files done.
-        over: `map`, or an equivalent, such as that of a cluster whose workers see the
-            files.
+        over: `map`, or an equivalent, such as the `map` of a cluster whose workers can
+            read the files.
 
     Returns:
         Number of rows written.

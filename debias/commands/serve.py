@@ -173,9 +173,9 @@ def serve(
 
 
 def _ranker(path: str) -> Path | None:
-    """The path of a ranker, a folder of debias train or an export; None without one.
+    """The path of a ranker: a folder of debias train, or an export.
 
-    A ranker in an object store is fetched.
+    None if the path holds no ranker. A ranker in an object store is fetched.
     """
     from debias.data.stores import located, store_url
 

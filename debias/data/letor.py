@@ -345,7 +345,10 @@ def _is_number(word: bytes) -> bool:
 
 
 def _item_ids(path: Path, items: int) -> np.ndarray | None:
-    """(items,) names from comments, "" without one; None if no line has one."""
+    """(items,) names from the comments of lines; None if no line has a comment.
+
+    A line without a comment has the name "".
+    """
     ids = []
     with _opened(path) as file:
         for line in file:

@@ -180,7 +180,7 @@ def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
 
 
 def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[str, ...]:
-    """Warns if a log shows every query in one order.
+    """Warns if a log always shows the items of a query in the same order.
 
     If items were shown only once each, the log cannot tell whether the order is fixed.
 
@@ -190,7 +190,7 @@ def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[st
     if positions < 2 or moved or impressions < AGAIN * items:
         return ()
     return (
-        "every query always shows its items in one order: clicks alone cannot "
+        "every query always shows its items in the same order: clicks alone cannot "
         "separate the examination of a position from the relevance of its items, so "
         "models have to guess both from features; debias plan says which ranks to "
         "exchange",

@@ -126,9 +126,9 @@ def open_parts(source: Source) -> list[Part]:
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: There is no part, a part has an unknown format or is damaged, two
-            columns have one name, or a subfolder is empty. The message names the file
-            or the folder.
+        ValueError: The source has no part, a part has an unknown format or is damaged,
+            two columns have the same name, or a subfolder is empty. The message names
+            the file or the folder.
 
     >>> part, = open_parts(pa.table({"a": [1, 2]}))
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
@@ -344,7 +344,7 @@ def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Par
 
 
 def _with_columns(part: Part, values: dict[str, str]) -> Part:
-    """Adds columns that have one value for the whole part."""
+    """Adds columns that have the same value in every row of the part."""
 
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         asked = [name for name in columns if name not in values]

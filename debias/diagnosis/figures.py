@@ -81,7 +81,10 @@ def _arc(
 
 
 def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
-    """Draws the profile likelihood of each rank; the dashed line is 3.84."""
+    """Draws the profile likelihood of each rank, and a dashed line at `level`.
+
+    The default, 3.84, is the 95% quantile of chi-squared with one degree of freedom.
+    """
     with drawing("profile", width, 330 if width > 500 else 290) as (_, axes, out):
         middle = np.searchsorted(found.deltas, 0)
         moves = np.insert(found.deltas, middle, 0.0)

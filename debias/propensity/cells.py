@@ -189,8 +189,9 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
             was shown. "swap" uses only marked interventions: a stratum is a pair
             together with the rank that the pair would have had without the swap. Within
             a stratum, the rank differs only by interventions.
-        place: (S, L) ints from 0. Impressions are counted by these places instead of
-            ranks, such as ranks by device. Cells with negative places are left out.
+        place: (S, L) number of each cell's place, from 0. A place may be a rank on one
+            kind of device. Impressions are then counted by place instead of by rank.
+            Cells with negative places are left out.
 
     Raises:
         ValueError: The log has no session; `source` is unknown; or `source` is "swap"

@@ -122,7 +122,8 @@ def estimate(
             per session, such as "device"; an array (S,) of labels; or a presentation
             column with one value per session or cell, such as a badge. Contexts share
             no parameters, and each curve is relative to rank 1 of its own context.
-            `propensities` compares the labels of cells with each other.
+            To compare the labels of cells with each other, use `propensities`, which
+            gives all labels the same reference.
         **options: Options of the method, such as `minimum` of harvesting, or `prior`
             and `iterations` of EM.
 

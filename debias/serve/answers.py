@@ -182,7 +182,7 @@ def explained(
 def nearest(
     vectors: np.ndarray, rows: np.ndarray, history: np.ndarray, most: int
 ) -> list[list[tuple[int, float]]]:
-    """The rows of a history with the largest cosine to each row.
+    """The `most` rows of `history` nearest to each of `rows`, with their cosines.
 
     >>> vectors = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     >>> nearest(vectors, np.array([0]), np.array([2, 1]), 1)[0][0][0]

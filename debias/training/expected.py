@@ -47,7 +47,9 @@ def clicks_to_expect(
     policy: NewPolicy,
     guess: Guess | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Estimates the clicks per session of a new ranking; says why one is missing.
+    """Estimates the clicks per session of a new ranking.
+
+    Also returns why estimates from propensities are missing, or None.
 
     The entry "ranking" of an estimate describes the ranking in words: draws from all
     items of a query, or the shown list in another order.
@@ -126,7 +128,7 @@ def guessed_by(
     data: RankingData,
     ranks: int,
 ) -> Guess | None:
-    """Function that predicts clicks of an item, alone, at each rank; None without one.
+    """Function that predicts the clicks of a single item at each rank, or None.
 
     Args:
         model: A click model. The result is None for trees and for models that do not

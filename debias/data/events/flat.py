@@ -146,7 +146,7 @@ def _check_not_queries(
 
 
 def _list_with(fields: pa.Schema | pa.StructType, name: str) -> str | None:
-    """Path of the list of structs that has a field of this name; None without one."""
+    """Path of the list of structs with a field of this name, or None."""
     for each in fields:
         kind = each.type
         inner = kind.value_type if is_list(kind) else kind

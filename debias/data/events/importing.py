@@ -254,7 +254,7 @@ def _work(out: Path) -> Path:
 
 
 def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
-    """The report of a finished run of the same request; None without one.
+    """The report of a finished run of the same request; None if no run finished.
 
     Raises:
         ValueError: `out` exists, and is not such a report.
@@ -484,7 +484,7 @@ class _Making:
         return self._table(rows, order, events, lists), counts
 
     def _places(self, rows: pa.Table) -> np.ndarray:
-        """(n,) int64 ranks in the numbering of the source, -1 without one."""
+        """(n,) int64 ranks in the numbering of the source; -1 if a row has no rank."""
         place = rows.column("place").fill_null(-1).to_numpy().astype(np.int64)
         return np.where(place < self.how.first, -1, place)
 

@@ -136,6 +136,6 @@ def check(iterations: int, prior: tuple[float, float]) -> None:
 
 
 def logit_error(information: np.ndarray) -> np.ndarray:
-    """Standard errors from information on the logit scale; inf without information."""
+    """Standard errors of logits from their Fisher information; inf if it is 0."""
     with np.errstate(divide="ignore"):
         return 1 / np.sqrt(np.maximum(information, 0.0))

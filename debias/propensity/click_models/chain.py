@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
         shown: bool.
         more: bool, whether the list has an item further down.
         final: bool, the session's last click.
-        last: (s,) rank from 0 of the last click, -1 without one.
+        last: (s,) rank from 0 of the last click; -1 if the session has no click.
     """
 
     pair: np.ndarray

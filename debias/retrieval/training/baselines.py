@@ -164,8 +164,8 @@ class ItemKNN:
 def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
     """Repeats: items that a user took before, latest first, then popular items.
 
-    The score is the sum of decay^k over the events of the pair, plus the share of the
-    item in all events. k counts back from the user's latest event.
+    The score of an item is the sum of decay^k over the user's events with this item,
+    plus the item's share of all events. k is the number of later events of this user.
 
     Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
     Information for Next-basket Recommendation, SIGIR 2020.
