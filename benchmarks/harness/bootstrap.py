@@ -39,16 +39,13 @@ def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
     return _crossed(values.astype(float).tobytes(), values.shape, level, draws)
 
 
-@lru_cache(maxsize=256)  # a table requests each mean several times
+@lru_cache(maxsize=1024)  # a table requests each mean several times
 def _crossed(
     packed: bytes, shape: tuple[int, int], level: float, draws: int
 ) -> Difference:
     values = np.frombuffer(packed).reshape(shape)
-    seeds, queries = shape
     there = np.isfinite(values)
-    rng = np.random.default_rng(0)
-    some = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws).astype(float)
-    other = rng.multinomial(queries, np.full(queries, 1 / queries), draws)
+    some, other = _counts(shape, draws)
     known = np.where(there, values, 0.0)
     sums = ((some @ known) * other).sum(axis=1)
     counts = ((some @ there.astype(float)) * other).sum(axis=1)
@@ -57,7 +54,16 @@ def _crossed(
     mean = float(known.sum() / max(there.sum(), 1))
     beyond = min((means <= 0).sum(), (means >= 0).sum())
     p = min(1.0, 2 * (1 + int(beyond)) / (draws + 1))
-    return Difference(mean, float(low), float(high), p, seeds, int((~there).sum()))
+    return Difference(mean, float(low), float(high), p, shape[0], int((~there).sum()))
+
+
+@lru_cache(maxsize=4)  # they take longer than all else, and are equal for a table
+def _counts(shape: tuple[int, int], draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each draw contains each seed (draws, S) and each query (draws, Q)."""
+    seeds, queries = shape
+    rng = np.random.default_rng(0)
+    some = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws).astype(float)
+    return some, rng.multinomial(queries, np.full(queries, 1 / queries), draws)
 
 
 def estimate(values: np.ndarray, level: float) -> Estimate:
