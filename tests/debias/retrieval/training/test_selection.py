@@ -236,8 +236,8 @@ def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior
     plain = plain @ learner.model.item_vectors(log.items.columns).T
     linear = np.zeros_like(plain)
     if choice.recipe.config["linear"]:
-        weight, strength, decay, power = choice.recipe.config["linear"]
-        past, items = ease_vectors(spectrum(log, power=power), strength)
+        weight, strength, decay, power, rank = choice.recipe.config["linear"]
+        past, items = ease_vectors(spectrum(log, int(rank), power), strength)
         asked = taken(log.latest(50), decay)[users]
         linear = learner.model.temperature * weight * (asked @ past) @ items.T
     scores = selection.scorer(learner)(users)
