@@ -12,6 +12,8 @@ from debias.commands.places import check_writable
 OURS = (
     "train.json",
     "checkpoint.npz",
+    "checkpoint-2.npz",
+    "checkpoint-3.npz",
     "candidates",
     "passes",
     "losses.json",

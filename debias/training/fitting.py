@@ -9,7 +9,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,9 @@ from debias.training.targets import Targets
 OFTEN = 2.5  # training sessions per validation session, between two validations
 JUDGED = 1024  # validation sessions per batch
 LARGE = 1 << 26  # bytes that reference cycles may hold before they are collected
+HALVINGS = 2  # of a weight decay that left all items the same score, at most
+EQUAL = 1e-3  # standard deviation of scores that count as the same
+SOME_ITEMS = 4096  # items whose scores are compared
 LATE = 0.05  # share of a fit's gain that must come late to advise more passes
 _held = 0  # bytes that they may hold now, in this process
 
@@ -72,6 +75,8 @@ class Fitted(Printed):
             a resumed fit, an earlier process trained on the rest.
         prepared: Training, validation and test sessions.
         at_end: Whether the last allowed pass was the best.
+        decays: Weight decays that were tried. With all but the last, all items got the
+            same score.
     """
 
     model: ClickModel
@@ -82,6 +87,7 @@ class Fitted(Printed):
     sessions: int
     prepared: Prepared
     at_end: bool = False
+    decays: tuple[float, ...] = ()
 
     def sections(self) -> Any:
         yield "Passes", self.history
@@ -122,7 +128,12 @@ class Fitted(Printed):
 
     @property
     def note(self) -> str:
-        """Advice on what to try next, or ""."""
+        """What the fit did beside the usual, or advice on what to try next, or ""."""
+        if len(self.decays) > 1:
+            return (
+                f"With weight decay {self.decays[0]:.3g} all items got the same score, "
+                f"so the model was trained again with {self.decays[-1]:.3g}."
+            )
         likely = [each["log_likelihood"] for each in self.history]
         if not (self.at_end and still_rising(likely)):
             return ""
@@ -277,6 +288,10 @@ def fit_prepared(
 ) -> Fitted:
     """Fits like `fit`, on a log prepared by `prepare`.
 
+    Weight decay can win against the clicks of a small log, so that all items get the
+    same score. If `config` sets no decay, the fit then starts again with half the
+    decay, up to `HALVINGS` times, each time with a checkpoint of its own.
+
     At the end of each pass, the weights are evaluated on held-out sessions. The
     likelihood may fall within a pass. So in a long pass, weights are also evaluated
     each time that training has read `OFTEN` times as many sessions as are held out.
@@ -306,13 +321,36 @@ def fit_prepared(
             model = model.build(layout, config.seed)
     check_reads(model, prepared.layout.kinds)
     run = _Run(model, prepared, config, checkpoint, progress)
-    run.resume()
-    while run.state["round"] < run.passes * run.rounds and not run.is_over():
-        metrics = run.take_round()
-        if metrics is not None:
-            report(len(run.state["history"]) - 1, metrics)
-        run.write_checkpoint()
-    return run.finish()
+    start, decays = run.best, [run.decay]
+    fitted = run.train(report)
+    while (
+        config.decay is None
+        and len(decays) <= HALVINGS
+        and _scores_are_equal(model, prepared.validation.data.features[:SOME_ITEMS])
+    ):
+        decays.append(decays[-1] / 2)
+        model.set_weights(start)
+        path = None if checkpoint is None else next_checkpoint(checkpoint, len(decays))
+        half = replace(config, decay=decays[-1])
+        fitted = _Run(model, prepared, half, path, progress).train(report)
+    return replace(fitted, decays=tuple(decays))
+
+
+def next_checkpoint(path: str | Path, number: int) -> Path:
+    """The checkpoint of a fit that starts again, from 2.
+
+    >>> next_checkpoint("trained/checkpoint.npz", 2).name
+    'checkpoint-2.npz'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _scores_are_equal(model: ClickModel, features: np.ndarray) -> bool:
+    """Whether items with different features all have nearly the same score."""
+    if not np.ptp(features, axis=0).any():
+        return False
+    return float(np.std(np.asarray(model.score(features)))) < EQUAL
 
 
 def reads_targets(model: ClickModel | Correction | Targets | str) -> bool:
@@ -362,12 +400,13 @@ class _Run:
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
         self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
         self.state |= {"waited": 0}  # number of validations since the best
-        self._compile()
+        self.decay = self._compile()
         self.best = model.get_weights()
         # Making a dataset takes longer than evaluating a small log with it.
         self.judges = _judged(prepared.validation.log, prepared.validation.data)
 
-    def _compile(self) -> None:
+    def _compile(self) -> float:
+        """Compiles the model; returns the weight decay."""
         model, config, judges = self.model, self.config, self.prepared.validation
         batch, _ = batches(judges.log, judges.data, config.batch_size).element_spec
         shapes = {n: keras.KerasTensor(v.shape, v.dtype.name) for n, v in batch.items()}
@@ -387,6 +426,17 @@ class _Run:
         clicked = click & mask
         targets = {n: v[clicked] for n, v in (judges.log.targets or {}).items()}
         model.start_at(float(click[mask].mean()), targets)
+        return decay
+
+    def train(self, report: Callable[[int, dict[str, float]], None]) -> Fitted:
+        """Trains from the start, or from the checkpoint, to the end."""
+        self.resume()
+        while self.state["round"] < self.passes * self.rounds and not self.is_over():
+            metrics = self.take_round()
+            if metrics is not None:
+                report(len(self.state["history"]) - 1, metrics)
+            self.write_checkpoint()
+        return self.finish()
 
     def resume(self) -> None:
         """Restores the state of the checkpoint, if the file exists."""

@@ -298,6 +298,26 @@ def test_passes_that_are_learned_together_are_counted(world):
     assert sum(done) == 50 * len(world.train.log) >= found.sessions
 
 
+def test_a_decay_that_left_one_score_for_all_items_is_halved(
+    world, tmp_path, monkeypatch
+):
+    """A fit that was killed after it started again goes on there."""
+    config = replace(CONFIG, decay=None, rate=0.01, averaging=None, epochs=6)
+    monkeypatch.setattr(TrainingConfig, "decay_of", lambda given, *_: given.decay or 50)
+    path = tmp_path / "checkpoint.npz"
+    found = fit_prepared("naive", world, config, path)
+    items = world.validation.data.features
+    assert found.decays == (50, 25) and np.std(found.model.score(items)) > 0.01
+    assert "got the same score" in found.words()
+    later = path.with_name("checkpoint-2.npz")
+    assert later.exists()
+    again = fit_prepared("naive", world, config, path)
+    assert again.decays == found.decays and again.sessions == 0
+    np.testing.assert_array_equal(again.model.score(items), found.model.score(items))
+    own = fit_prepared("naive", world, replace(config, decay=50))
+    assert own.decays == (50,) and np.std(own.model.score(items)) < 1e-3
+
+
 def test_weights_of_cells_reach_the_loss():
     """Of weight 0 all that is learned is nothing: weights stay where they started."""
     (train, validation, _), _ = held_out(SHOWN, 0)
