@@ -52,7 +52,7 @@ OFTEN = 2.5  # training sessions per validation session, between two validations
 JUDGED = 1024  # validation sessions per batch
 LARGE = 1 << 26  # bytes that reference cycles may hold before they are collected
 HALVINGS = 2  # of a weight decay that left all items the same score, at most
-EQUAL = 1e-3  # standard deviation of scores that count as the same
+EQUAL = 0.02  # standard deviation of scores, in logits, that count as the same
 SOME_ITEMS = 4096  # items whose scores are compared
 LATE = 0.05  # share of a fit's gain that must come late to advise more passes
 _held = 0  # bytes that they may hold now, in this process
@@ -326,6 +326,7 @@ def fit_prepared(
     while (
         config.decay is None
         and len(decays) <= HALVINGS
+        and decaying(model)
         and _scores_are_equal(model, prepared.validation.data.features[:SOME_ITEMS])
     ):
         decays.append(decays[-1] / 2)

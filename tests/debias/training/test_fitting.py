@@ -307,7 +307,7 @@ def test_a_decay_that_left_one_score_for_all_items_is_halved(
     path = tmp_path / "checkpoint.npz"
     found = fit_prepared("naive", world, config, path)
     items = world.validation.data.features
-    assert found.decays == (50, 25) and np.std(found.model.score(items)) > 0.01
+    assert found.decays == (50, 25) and np.std(found.model.score(items)) > 0.02
     assert "got the same score" in found.words()
     later = path.with_name("checkpoint-2.npz")
     assert later.exists()
