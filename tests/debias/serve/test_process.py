@@ -83,6 +83,8 @@ def test_it_switches_under_load_and_comes_back_after_kill_9(tmp_path):
             asking.start()
             worlds.publish(root, tmp_path, served + 1)
             until(lambda c=client, new=served + 1: version_of(ask(c)) == new)
+            enough = len(answered) + 2  # the second was asked for after the switch
+            until(lambda found=answered, enough=enough: len(found) >= enough)
             stop.set()
             asking.join()
             assert {served, served + 1} == {version_of(found) for found in answered}
