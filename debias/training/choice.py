@@ -30,7 +30,8 @@ LEAST = 2_000  # training sessions
 """Below, raw clicks are chosen if held-out clicks cannot compare rankings.
 
 With 1,000 sessions of small worlds, `softmax_naive` ranked better than `product` and
-`listwise` unless the production ranker was weak. With 4,000, it ranked worse.
+`listwise` unless the production ranker was weak. With 4,000, `listwise` ranked better
+unless that ranker was strong.
 """
 
 
