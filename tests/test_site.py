@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -117,14 +118,26 @@ def test_code_of_the_pages_runs(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
 
 
-def typed():
-    """What readers are shown and the suite does not run: words after `$ debias`."""
+def shown(command):
+    """Page and match of each command that is shown but cannot run in the suite."""
     for page in [*PAGES, *OTHER]:
         text = page.read_text(encoding="utf-8")
         for block in re.findall(r"```text\n(.*?)```", text, re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                if found := re.match(r"\$ (?:\S*/)?debias (.*)", line):
-                    yield pytest.param(found[1], id=f"{page.stem}: {found[1]}")
+            for line in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.M)[1:]:
+                if found := re.match(command, line, re.S):
+                    yield page.stem, found
+
+
+def typed():
+    """Words after `debias`, which is also the name of the image of Docker."""
+    for page, found in shown(r"(?:docker run .* )?(?:\S*/)?debias ([^\n]*)"):
+        yield pytest.param(found[1], id=f"{page}: {found[1]}")
+
+
+def sent():
+    """Path and body of each request to the service."""
+    for page, found in shown(r"curl -s localhost:8000(/\w+) .*-d '(.*)'"):
+        yield pytest.param(found[1], found[2], id=f"{page}: {found[1]}")
 
 
 @pytest.mark.parametrize("line", [*typed()])
@@ -140,6 +153,17 @@ def test_commands_that_are_only_shown_exist_with_their_options(line):
         command = command.commands[words.pop(0)]
     with command.make_context("debias", words):
         pass  # its options and arguments are parsed
+
+
+@pytest.mark.parametrize(("path", "body"), [*sent()])
+def test_requests_that_are_only_shown_are_understood(path, body):
+    schemas = pytest.importorskip("debias.serve.schemas", reason="no extra serve")
+    kinds = {
+        "/retrieve": schemas.RetrieveRequest,
+        "/rank": schemas.RankRequest,
+        "/recommend": schemas.RecommendRequest,
+    }
+    assert schemas.decoded(kinds[path], body.encode())
 
 
 def test_blocks_are_run_or_are_no_code_of_this_library():
@@ -172,6 +196,15 @@ def test_what_the_extra_test_brings_is_explained():
     assert "docs" in extras and "pandas" in packages
     assert {f"`{name}`" for name in extras} <= set(re.findall(r"`\w+`", text))
     assert packages <= set(re.findall(r"[\w-]+", text))
+
+
+def test_extras_that_pages_install_exist():
+    pages = [*PAGES, *OTHER, ROOT / "README.md"]
+    texts = " ".join(page.read_text(encoding="utf-8") for page in pages)
+    named = re.findall(r"pip install[^\n]*\.\[([\w,]+)\]", texts)
+    assert named
+    there = metadata("debias-ranking").get_all("Provides-Extra")
+    assert {name for names in named for name in names.split(",")} <= {*there}
 
 
 def test_no_word_is_misspelt():
