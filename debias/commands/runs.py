@@ -9,11 +9,9 @@ from typing import Any
 
 from debias.commands.places import check_writable
 
-OURS = (
+OURS = (  # patterns of names
     "train.json",
-    "checkpoint.npz",
-    "checkpoint-2.npz",
-    "checkpoint-3.npz",
+    "checkpoint*.npz",  # of each start
     "candidates",
     "passes",
     "losses.json",
@@ -45,9 +43,7 @@ def finished(
     plan = folder / "train.json"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; choose another name for the folder")
-    strange = (
-        [p for p in folder.iterdir() if p.name not in OURS] if folder.exists() else []
-    )
+    strange = sorted({*folder.glob("*")}.difference(*map(folder.glob, OURS)))
     if strange and not plan.exists():
         raise ValueError(f"{folder}: holds {strange[0].name}; choose a new folder")
     if force or not plan.exists():
@@ -91,8 +87,8 @@ def _start(folder: Path, asked: dict[str, Any], force: bool) -> None:
         same = False
     if force and not (same and not report.exists()):
         for name in reversed(OURS):  # the report first: without it, a run is unfinished
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path in folder.glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_record(plan, asked)
 
 

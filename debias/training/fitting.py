@@ -307,7 +307,8 @@ def fit_prepared(
         checkpoint: File to write after each round, and to resume from if it exists.
         progress: Called with the number of sessions since the last call, including
             those of skipped passes and of rounds before an interruption.
-        report: Called after each pass with its number (from 0) and its metrics.
+        report: Called after each pass with its number (from 0) and its metrics. If the
+            fit starts again, numbers continue.
 
     Raises:
         ValueError: See `fit`.
@@ -321,8 +322,12 @@ def fit_prepared(
             model = model.build(layout, config.seed)
     check_reads(model, prepared.layout.kinds)
     run = _Run(model, prepared, config, checkpoint, progress)
-    start, decays = run.best, [run.decay]
-    fitted = run.train(report)
+    start, decays, passes = run.best, [run.decay], 0
+
+    def reported(epoch: int, metrics: dict[str, float]) -> None:
+        report(passes + epoch, metrics)
+
+    fitted = run.train(reported)
     while (
         config.decay is None
         and len(decays) <= HALVINGS
@@ -331,9 +336,10 @@ def fit_prepared(
     ):
         decays.append(decays[-1] / 2)
         model.set_weights(start)
+        passes += len(fitted.history)
         path = None if checkpoint is None else next_checkpoint(checkpoint, len(decays))
         half = replace(config, decay=decays[-1])
-        fitted = _Run(model, prepared, half, path, progress).train(report)
+        fitted = _Run(model, prepared, half, path, progress).train(reported)
     return replace(fitted, decays=tuple(decays))
 
 

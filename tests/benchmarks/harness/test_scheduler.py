@@ -232,12 +232,17 @@ def test_expected_seconds_grow_with_the_sessions_of_the_same_training():
         config = Sized(row, sessions).settings()
         return store.Record(table, row, "", "mixed", 0, {}, seconds, config, {})
 
-    clock = Clock([took("a", 1000, 8.0, "one"), took("b", 1000, 4.0, "one")])
-    assert clock.expect(sized("a", 500, "one")) == 4.0
-    assert clock.expect(sized("a", 250, "other")) == 2.0
-    assert clock.expect(sized("c", 500, "other")) == 3.0  # as all rows, 6 ms a session
-    clock.saw(took("a", 500, 7.0, "one"))
-    assert clock.expect(sized("a", 500, "one")) == 7.0
+    most, some, few = 32_000, 1000, 125
+    clock = Clock([took("a", most, 8.0, "one"), took("b", most, 4.0, "one")])
+    expected = [
+        clock.expect(sized("a", some, "one")),
+        clock.expect(sized("a", few, "other")),
+        clock.expect(sized("c", some, "other")),  # as all rows
+    ]
+    # 32 ** .4 = 4 and 8 ** .4 = 2.2974
+    assert expected == pytest.approx([2.0, 0.87055, 1.5], rel=1e-4)
+    clock.saw(took("a", some, 7.0, "one"))
+    assert clock.expect(sized("a", some, "one")) == 7.0
 
 
 def test_data_reach_the_experiment_and_name_the_result(path, tmp_path):

@@ -304,8 +304,11 @@ def test_a_decay_that_left_one_score_for_all_items_is_halved(
     """A fit that was killed after it started again goes on there."""
     config = replace(CONFIG, decay=None, rate=0.01, averaging=None, epochs=6)
     monkeypatch.setattr(TrainingConfig, "decay_of", lambda given, *_: given.decay or 50)
-    path = tmp_path / "checkpoint.npz"
-    found = fit_prepared("naive", world, config, path)
+    path, passes = tmp_path / "checkpoint.npz", []
+    found = fit_prepared(
+        "naive", world, config, path, report=lambda epoch, _: passes.append(epoch)
+    )
+    assert passes == [*range(len(passes))] and len(passes) > len(found.history)
     items = world.validation.data.features
     assert found.decays == (50, 25) and np.std(found.model.score(items)) > 0.02
     assert "got the same score" in found.words()
