@@ -190,7 +190,7 @@ def test_what_the_extra_test_brings_is_explained():
         r'EXTRAS\["test"\] = \[(.*?)\n\]', (ROOT / "setup.py").read_text("utf-8"), re.S
     )[1]
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    text = text.split("## What `[test]` brings")[1].split("\n## ")[0]
+    text = text.split("## Packages in the extra `test`")[1].split("\n## ")[0]
     extras = set(re.findall(r'EXTRAS\["(\w+)"\]', entries))
     packages = set(re.findall(r'^ *"([\w-]+)', entries, re.M))
     assert "docs" in extras and "pandas" in packages
