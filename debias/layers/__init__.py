@@ -1,4 +1,4 @@
-"""Keras layers: towers, combinations, attention between places."""
+"""Keras layers: towers, combinations of logits, and attention within a list."""
 
 from debias.layers.attention import CrossPositionAttention
 from debias.layers.bias import BiasTower

@@ -1,4 +1,4 @@
-"""Attention between the places of a list or a grid."""
+"""Attention between the items of a list or a grid."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 
 @keras.saving.register_keras_serializable(package="debias")
 class CrossPositionAttention(keras.layers.Layer):
-    """Attention of each place to the other places of its list.
+    """Attention between the items of a list, computed from their places.
 
-    A_ij = softmax over valid j of q(z_i) . k(z_j) / sqrt(dim). The weights A depend
-    only on the embeddings z of the places, so a heatmap of A describes the layout.
-    output_i = sum_j A_ij v(x_j), where x are the relevance embeddings or the bias
-    embeddings.
+    The attention weight A_ij is the softmax of q(z_i) . k(z_j) / sqrt(dim) over the
+    shown items j. The weights depend only on the embeddings z of the places, so a
+    heatmap of A describes the layout. The output for item i is sum_j A_ij v(x_j), where
+    x are the relevance embeddings or the bias embeddings.
 
     Args:
         dim: Dimension of queries and keys.
         out: Dimension of the values.
-        attend_self: Whether an item attends to itself (j = i). If not, the effect of an
-            item itself is only in its own term, which serving keeps.
+        attend_self: Whether an item attends to itself (j = i). If False, the output for
+            an item does not depend on its own `values`.
         seed: int or None. Random seed of the initial weights.
 
     Call arguments:
@@ -34,8 +34,8 @@ class CrossPositionAttention(keras.layers.Layer):
         shown: `(batch, list_size)` bool, False at padding.
 
     Returns:
-        Output `(batch, list_size, out)` and weights A `(batch, list_size, list_size)`.
-        Rows of A sum to 1, or to 0 if no other item is shown.
+        The output `(batch, list_size, out)` and the weights A `(batch, list_size,
+        list_size)`. Each row of A sums to 1, or to 0 if there is no item to attend to.
 
     Source: after Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
     2021.
@@ -74,7 +74,7 @@ class CrossPositionAttention(keras.layers.Layer):
         self.value.build(values_shape)
 
     def weights_between(self, places: Tensor, shown: Tensor) -> Tensor:
-        """The weights A, `(batch, list_size, list_size)`."""
+        """The attention weights A, `(batch, list_size, list_size)`."""
         heard = ops.cast(ops.expand_dims(shown, 1), "bool")
         if not self.attend_self:
             size = ops.shape(shown)[1]

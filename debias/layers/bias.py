@@ -1,7 +1,8 @@
-"""Bias towers: they read the place of an item, and other presentation columns.
+"""Bias towers, which read where and how an item is displayed.
 
-A bias tower reads only layout columns of a batch. Any Keras layer that maps the batch's
-dict to `(batch, list_size, out)` can replace `BiasTower`.
+A bias tower reads only the layout columns of a batch, such as position and device. Any
+Keras layer that maps the batch dict to `(batch, list_size, out)` can replace
+`BiasTower`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,14 @@ from debias.types import Tensor
 class BiasTower(keras.layers.Layer):
     """Embeds each layout column, then applies an optional perceptron.
 
-    Without a hidden layer, the output is the sum over columns c of table_c[id_c]. A
-    single column `{"position": 10}` gives the classic theta_k. Crossed columns add a
-    table with a row for each pair of their ids, so the effect of a badge may depend on
-    the rank. Id 0 means missing or padding, and has its own row. An id above the size
-    of its column raises an error, also inside a TensorFlow graph. XLA, which compiles
-    every `fit` on JAX, cannot check values. With XLA, only a list longer than the table
-    of positions raises an error.
+    Each column has an embedding table with one row per id. Without hidden layers, the
+    output is the sum of the embeddings of all columns. With the single column
+    `{"position": 10}`, the tower learns one bias per position. A pair of crossed
+    columns adds a table with one row per pair of ids. Crossing position and badge lets
+    the effect of a badge depend on the position. Id 0 means missing or padding, and has
+    its own row. An id above the largest id of its column raises an error, even inside a
+    TensorFlow graph. XLA, which compiles every `fit` on JAX, cannot check ids. With
+    XLA, only a list longer than the table of positions raises an error.
 
     Args:
         columns: Dict from column name to largest id, such as `{"position": 10,
@@ -34,21 +36,23 @@ class BiasTower(keras.layers.Layer):
         hidden: Sizes of hidden layers, which let columns interact.
         out: Dimension of the output: 1 for a bias logit, more for an embedding.
         dropout: Probability of hiding the layout of a whole list in training. Relevance
-            alone then has to explain the clicks of the list. After Zhao et al.,
-            Recommending What Video to Watch Next, RecSys 2019 (rate .1).
-        init_std: Standard deviation of the initial tables. With 0, all components of a
-            mixture start equal, at a saddle point that training cannot leave.
-        center: Mean of the initial tables. If bias embeddings multiply relevance, a
-            mean away from 0 gives all places the same initial ranking.
-        seed: int or None. Random seed of the initial tables and the dropout.
-        cross: Pairs of columns, such as `[("position", "badge")]`.
-        merge: Dict from column name to a list that replaces each id, from 0 to the
-            largest, such as `{"position": [0, 1, 2, 2]}`. Merged places share a bias,
-            see `debias.propensity.merge_places`.
+            alone then has to explain the clicks of the list. Source: after Zhao et al.,
+            Recommending What Video to Watch Next, RecSys 2019, who use dropout .1.
+        init_std: Standard deviation of the initial embeddings. With `init_std=0`,
+            mixture components that share a relevance tower start identical, and
+            training cannot separate them.
+        center: Mean of the initial embeddings. In models that multiply relevance by
+            bias embeddings, such as `Dot`, a mean far from 0 makes all places start
+            with the same ranking.
+        seed: int or None. Random seed of the initial embeddings and the dropout.
+        cross: Pairs of columns to cross, such as `[("position", "badge")]`.
+        merge: Dict from column name to a list whose entry i replaces id i, such as
+            `{"position": [0, 1, 2, 2]}`. Ids with the same replacement share a bias.
+            `debias.propensity.merge_places` computes a list that merges positions.
 
     Call arguments:
-        batch: dict of the columns, ints `(batch, list_size)`, or `(batch,)` for one id
-            per list.
+        batch: Dict from column name to integer ids `(batch, list_size)`, or `(batch,)`
+            if all items of a list share an id.
         training: Whether `dropout` applies.
 
     Returns:
@@ -90,7 +94,9 @@ class BiasTower(keras.layers.Layer):
         }
         self.cross = [(one, other) for one, other in cross]
         for name in {name for pair in self.cross for name in pair} - {*columns}:
-            raise ValueError(f"cross names column {name!r}, columns has {[*columns]}")
+            raise ValueError(
+                f"cross names column {name!r}, but columns has {[*columns]}"
+            )
         self.hidden = tuple(hidden)
         self.out = out
         self.dropout = dropout
@@ -136,10 +142,11 @@ class BiasTower(keras.layers.Layer):
         return self.add_weight(shape=(size, width), initializer=initializer, name=name)
 
     def ids(self, batch: Mapping[str, Tensor], name: str) -> Tensor:
-        """Checked and merged ids of a column, ints `(batch, list_size or 1)`."""
+        """Checked and merged ids of a column, `(batch, list_size)` or `(batch, 1)`."""
         if name not in batch:
             raise ValueError(
-                f"the bias tower reads column {name!r}, the batch has {sorted(batch)}"
+                f"the bias tower reads column {name!r}, but the batch has "
+                f"{sorted(batch)}"
             )
         ids = ops.convert_to_tensor(batch[name])
         ids = ids if len(ids.shape) == 2 else ops.expand_dims(ids, -1)
@@ -193,7 +200,9 @@ class BiasTower(keras.layers.Layer):
 def _merged(name: str, ids: Sequence[int], columns: Mapping[str, int]) -> list[int]:
     """Checks the ids that replace the ids of a column."""
     if name not in columns:
-        raise ValueError(f"merge names column {name!r}, columns has {sorted(columns)}")
+        raise ValueError(
+            f"merge names column {name!r}, but columns has {sorted(columns)}"
+        )
     size, found = columns[name], np.asarray(ids)
     if found.shape != (size + 1,) or found.dtype.kind not in "iu":
         raise ValueError(

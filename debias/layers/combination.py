@@ -1,7 +1,7 @@
-"""Combinations of a relevance logit and a bias logit into a click logit.
+"""Functions that combine a relevance logit and a bias logit into a click logit.
 
 Combinations take and return logits, so any click loss can follow. Serving does not use
-them. They have no weights, except `Bilinear`, which learns a bilinear form.
+the combination functions. Only the layer `Bilinear` has trainable weights.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from debias.types import Tensor
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:
     """logit P(click) = relevance + bias.
 
-    The bias multiplies the odds of a click by the same factor for all items. Source:
-    Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
+    A bias b multiplies the odds of a click by the same factor, e^b, for all items.
+    Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
 
     >>> additive(2.0, -0.5)
     1.5
@@ -26,14 +26,15 @@ def additive(relevance: Tensor, bias: Tensor) -> Tensor:
 
 
 def product(relevance: Tensor, bias: Tensor) -> Tensor:
-    """logit of P(click) = sigmoid(relevance) sigmoid(bias), the position-based model.
+    """Logit of P(click) = sigmoid(relevance) sigmoid(bias), a position-based model.
 
-    With r and b the two logits, 1 / P = (1 + e^-r)(1 + e^-b), hence
-    logit P = -log(e^-r + e^-b + e^(-r-b)) = r - softplus(softplus(r) - b), computed in
-    log space. (`ops.logaddexp` has a wrong gradient on TensorFlow if its arguments are
-    equal.)
+    Let r be the relevance logit and b the bias logit, so 1 / P = (1 + e^-r)(1 + e^-b).
+    The click logit, -log(1 / P - 1), equals r - softplus(softplus(r) - b). The function
+    does not use `ops.logaddexp`, whose gradient on TensorFlow is wrong for equal
+    arguments.
 
-    Source: after Guo et al., PAL, RecSys 2019, and the examination hypothesis.
+    Source: the examination hypothesis, with two towers after Guo et al., PAL, RecSys
+    2019.
 
     >>> round(float(ops.sigmoid(product(0.0, 0.0))), 6)  # 1/2 * 1/2
     0.25
@@ -42,12 +43,12 @@ def product(relevance: Tensor, bias: Tensor) -> Tensor:
 
 
 def trust_biased(relevance: Tensor, bias: Tensor, trust: Tensor) -> Tensor:
-    """logit of P(click) = sigmoid(bias) (1 - sigmoid(-relevance) sigmoid(-trust)).
+    """Logit of P(click) = sigmoid(bias) (1 - sigmoid(-relevance) sigmoid(-trust)).
 
-    A user who sees an item clicks because the item is attractive, or because the user
-    trusts the place. Neither reason holds with probability sigmoid(-relevance)
-    sigmoid(-trust). So the logit of a click on a seen item is -product(-relevance,
-    -trust).
+    A user who sees an item clicks the item if it is attractive, or if the user trusts
+    the place. The probability that the item is not attractive and the place is not
+    trusted is sigmoid(-relevance) sigmoid(-trust). So the logit of a click on a seen
+    item is -product(-relevance, -trust).
 
     Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
     WWW 2019.
@@ -59,7 +60,9 @@ def trust_biased(relevance: Tensor, bias: Tensor, trust: Tensor) -> Tensor:
 
 
 def dot(relevance: Tensor, bias: Tensor) -> Tensor:
-    """logit P(click) = sum_d relevance_d bias_d, embeddings `(..., D)` to `(...)`.
+    """Dot product of relevance and bias embeddings, `(..., D)` to `(...)`.
+
+    The click logit is sum_d relevance_d bias_d.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
     SIGIR 2022.
@@ -72,10 +75,14 @@ def dot(relevance: Tensor, bias: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Bilinear(keras.layers.Layer):
-    """logit P(click) = r' B e + b_r . r + b_e . e + b.
+    """Click logit by a learned bilinear form of relevance and bias embeddings.
 
-    Initially B is N(0, 1/D), b_r and b_e are N(0, 1/sqrt(D)), and b is 0. N(m, s) has
-    the standard deviation s, and D is the dimension of r. Source: Yan et al., SIGIR
+    The logit is r' B e + b_r . r + b_e . e + b, where r is the relevance embedding and
+    e the bias embedding. The initial weights are normal with mean 0. The standard
+    deviation of these weights is 1 / D for B, and 1 / sqrt(D) for b_r and b_e, where D
+    is the dimension of r. The constant b starts at 0.
+
+    Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR
     2022, as in TensorFlow Ranking.
 
     Args:

@@ -1,7 +1,7 @@
-"""Embeddings of ids and features as fields: one vector per feature, all of one size.
+"""Embeddings of ids and of features, with vectors of the same size.
 
 Codes follow `debias.retrieval.data.interactions.FeatureTable`: 0 is missing or padding,
-1 is out of vocabulary, and values count from 2.
+1 is out of vocabulary, and known values start at 2.
 """
 
 import math
@@ -21,25 +21,26 @@ COMPRESS = ("hash", "quotient_remainder")
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowEmbedding(keras.layers.Layer):
-    """An embedding table; its cost per step does not depend on the vocabulary size.
+    """An embedding table whose cost per step is independent of the vocabulary size.
 
-    On TensorFlow, rows are gathered directly from the variable.
-    `keras.layers.Embedding` copies the whole table at every lookup, once an optimiser
-    has scattered into it. Train with `debias.engine.optimizers.RowWiseAdam`: if an id
-    repeats in a batch, Keras's adaptive optimisers take wrong steps.
+    On TensorFlow, this layer gathers rows directly from the variable.
+    `keras.layers.Embedding` copies the whole table at every lookup after a sparse
+    update. Train this layer with `debias.engine.optimizers.RowWiseAdam`, because
+    Keras's adaptive optimisers take wrong steps for ids that repeat in a batch.
 
-    Code 0 always gives the zero vector. The vector of code 1, out of vocabulary, starts
-    at zero, so an unseen value adds nothing instead of noise.
+    Code 0 always gives the zero vector. The vector of code 1 (out of vocabulary) starts
+    at zero, so an unseen value does not add noise.
 
-    If the vocabulary does not fit into memory, codes can share `rows` rows. With n =
-    code - 2:
+    Codes can share `rows` rows if the vocabulary does not fit into memory. The vector
+    of a code then depends on n = code - 2:
 
         "hash":                vector = row[n mod rows]
         "quotient_remainder":  vector = row[n mod rows] * quotient[n div rows]
 
-    "quotient_remainder" gives every code a unique vector, with ceil(size / rows)
-    additional rows. Codes number the values of a vocabulary, so n mod rows is a hash of
-    the value. The first `rows` values do not share rows.
+    "quotient_remainder" gives every code a vector of its own. "quotient_remainder"
+    needs ceil((size - 2) / rows) additional rows. Vocabulary codes are consecutive
+    numbers, so n mod rows acts as a hash of the value. No two of the first `rows`
+    values share a row.
 
     Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML
     2009; Shi et al., Compositional Embeddings Using Complementary Partitions for
@@ -50,7 +51,7 @@ class RowEmbedding(keras.layers.Layer):
         dim: Dimension of a vector.
         scale: Standard deviation of the initial vectors.
         seed: int or None. Random seed of the initial vectors.
-        compress: One of `COMPRESS`, or None for one row per code.
+        compress: "hash", "quotient_remainder", or None for one row per code.
         rows: Number of shared rows, if `compress` is given.
 
     Shapes: ids of any shape `(...)` to `(..., dim)`.
@@ -101,7 +102,7 @@ class RowEmbedding(keras.layers.Layer):
         return ops.concatenate([ops.zeros((2, shape[1]), dtype), draw])
 
     def _spread(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        """Initialises with variance 1, so products have the variance of the rows."""
+        """Initial values of variance 1, so that products keep the variance of `row`."""
         seed = None if self.seed is None else self.seed + 1
         return keras.random.normal(shape, dtype=dtype, seed=seed)
 
@@ -140,7 +141,7 @@ def _gathered(table: Any, ids: Tensor) -> Tensor:
 
 
 def check_compress(compress: str | None, rows: int | None) -> None:
-    """Raises ValueError if `compress` and `rows` do not fit each other."""
+    """Raises ValueError if `compress` and `rows` are not a valid combination."""
     if compress is None and rows is None:
         return
     if compress not in COMPRESS:
@@ -152,7 +153,9 @@ def check_compress(compress: str | None, rows: int | None) -> None:
 def compressed(
     schema: Mapping[str, Mapping[str, Any]], compress: str | None, rows: int | None
 ) -> dict[str, dict[str, Any]]:
-    """A copy of a schema whose feature "id" shares rows; see `RowEmbedding`.
+    """A copy of a schema in which values of the feature "id" share embedding rows.
+
+    `RowEmbedding` explains `compress` and `rows`.
 
     >>> compressed({"id": {"kind": "categorical", "size": 9}}, "hash", 4)["id"]["rows"]
     4
@@ -165,9 +168,9 @@ def compressed(
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the unmasked values over the second-last axis; zero if all are masked.
+    """Mean of the vectors at which `mask` is true, or zero if `mask` is all false.
 
-    Shapes: (..., m, d) and (..., m) to (..., d).
+    Shapes: vectors (..., m, d) and mask (..., m) to means (..., d).
 
     >>> float(masked_mean(ops.array([[2.0], [4.0], [9.0]]), ops.array([1, 1, 0]))[0])
     3.0
@@ -179,24 +182,24 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class FeatureEmbedding(keras.layers.Layer):
-    """Embeds features as fields: one vector of size `dim` each, in the schema's order.
+    """Embeds each feature as a vector of size `dim`, in the order of the schema.
 
-    A categorical feature is looked up. A multi-valued feature is the mean of its
-    values' vectors, zero if it has no value. A numeric feature is its value times a
-    learned vector.
+    A categorical feature gets the learned vector of its value. A multi-valued feature
+    gets the mean of the vectors of its values, or zero if it has no value. A numeric
+    feature gets its value times a learned vector.
 
     Args:
-        schema: From `FeatureTable.schema`, or from `compressed`, which adds "compress"
-            and "rows" to a categorical feature.
-        dim: Dimension of every field.
-        unknown_rate: Probability of replacing an id (feature "id") by the
-            out-of-vocabulary code in training, so that its vector learns to represent
-            unseen ids.
+        schema: Schema of the features, from `FeatureTable.schema` or from `compressed`,
+            which adds "compress" and "rows" to the feature "id".
+        dim: Dimension of the vector of each feature.
+        unknown_rate: Probability of replacing a value of the feature "id" by the
+            out-of-vocabulary code in training. The vector of the out-of-vocabulary code
+            then learns to represent unseen ids.
         scale, seed: See `RowEmbedding`.
 
     Call arguments:
-        features: Dict of codes `(...)` or `(..., m)` and numbers `(...)`; further
-            entries are ignored.
+        features: Dict from feature name to codes `(...)`, codes `(..., m)` of m values,
+            or numbers `(...)`. Features that are not in the schema are ignored.
         training: Whether `unknown_rate` applies.
 
     Returns:

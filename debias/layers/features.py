@@ -1,4 +1,4 @@
-"""The layer `Features`: embeds category codes in front of a tower."""
+"""The layer `Features`, which embeds category codes in front of a tower."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,24 +16,25 @@ EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers up to this are exact
 
 @keras.saving.register_keras_serializable(package="debias")
 class Features(keras.layers.Layer):
-    """Embeds the coded columns of a feature matrix; numbers pass unchanged.
+    """Embeds the category codes of a feature matrix and keeps numeric columns.
 
-    Put this layer in front of any tower: `keras.Sequential([Features(data.kinds),
-    tower])`. A category becomes the vector of its code; several categories become the
-    mean of their vectors. Missing values become the zero vector. The out-of-vocabulary
-    code also becomes the zero vector, unless training assigned this code to rare
-    values. Columns behind the codes pass unchanged: numbers, and columns that a model
-    appends.
+    Put this layer in front of any tower by `keras.Sequential([Features(data.kinds),
+    tower])`. A category is replaced by the learned vector of its code. A feature with
+    several categories is replaced by the mean of their vectors. Missing values become
+    the zero vector. The out-of-vocabulary code also becomes the zero vector, unless
+    training assigned this code to rare values. The columns after the codes pass
+    unchanged, such as numbers and columns that a model appends.
 
     Args:
-        features: From `RankingData.kinds`, or records with names, kinds, vocabularies
-            or `size`, and widths. Numeric features are skipped.
+        features: Features as in `RankingData.kinds`, as records of
+            `debias.data.kinds.as_records`, or as dicts of name, size and width. Numeric
+            features are ignored.
         dim: Dimension of the vector of each category.
-        scale: Standard deviation of initial vectors.
+        scale: Standard deviation of the initial vectors.
         seed: int or None. Random seed of the initial vectors.
 
-    Shapes: `(..., F)`, codes before numbers, to `(..., C dim + numbers)` for C
-    categorical features.
+    Shapes: `(..., F)`, with codes before numbers, to `(..., C dim + N)`, for C
+    categorical features and N numeric columns.
 
     >>> import numpy as np
     >>> brand = kinds.Feature("brand", "category", ("acme", "birch"))
@@ -107,7 +108,7 @@ class Features(keras.layers.Layer):
 def sized(
     features: Sequence[kinds.Feature | Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Name, size and width of each coded feature.
+    """Name, number of codes and number of columns of each coded feature.
 
     >>> sized([kinds.Feature("brand", "category", ("acme",)), kinds.Feature("price")])
     [{'name': 'brand', 'size': 3, 'width': 1}]

@@ -12,9 +12,10 @@ from debias.types import Tensor
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
     """Returns x unchanged and multiplies its gradient by -strength.
 
-    f(x) = c + strength (c - x), with c = x held constant. The term c - x is exactly 0,
-    and the derivative of f is -strength on any backend. Source: Ganin & Lempitsky,
-    Unsupervised Domain Adaptation by Backpropagation, ICML 2015.
+    The function is f(x) = c + strength (c - x), where c is x without its gradient. The
+    term c - x is exactly 0, and the derivative of f is -strength on any backend.
+    Source: Ganin & Lempitsky, Unsupervised Domain Adaptation by Backpropagation, ICML
+    2015.
 
     >>> float(reversed_gradient(ops.array(1.5), strength=0.3))
     1.5
@@ -28,12 +29,13 @@ class GradientReversal(keras.layers.Layer):
     """Identity layer that multiplies the gradient by -strength.
 
     Args:
-        strength: 0 or more. With strength 0, the gradient is 0.
+        strength: Factor of the reversed gradient, 0 or more. With strength 0, the
+            gradient is 0.
 
     Raises:
         ValueError: `strength` is negative or not finite.
 
-    Shapes: any shape to the same shape.
+    Shapes: the output has the shape of the input.
 
     >>> float(GradientReversal(strength=0.3)(ops.array(1.5)))
     1.5

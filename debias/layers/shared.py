@@ -16,9 +16,9 @@ from debias.types import Tensor
 class SharedBottom(keras.layers.Layer):
     """A tower with shared hidden layers and a separate head for each output.
 
-    `SharedBottom` replaces `Tower(out=K)`, whose outputs share all hidden layers. The
-    shared layers learn from all targets. A rare target, such as an order, has its own
-    head, which frequent targets do not change.
+    `SharedBottom` can replace `Tower(out=K)`, whose outputs share all hidden layers.
+    The shared layers learn from all targets. The head of a rare target, such as an
+    order, learns only from this target and not from frequent targets.
 
     Args:
         bottom: Sizes of the shared hidden layers; empty for separate towers.

@@ -1,4 +1,4 @@
-"""Relevance towers: they read the features of an item, never its place.
+"""Relevance towers, which read the features of an item and never its place.
 
 Any Keras layer that maps `(..., F)` to `(..., out)` can replace `Tower`.
 """
@@ -18,7 +18,7 @@ from debias.types import Tensor
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): compresses heavy tails; keeps sign, order and zero.
+    """sign(x) log(1 + |x|), which compresses heavy tails and keeps sign and order.
 
     >>> [round(float(value), 4) for value in symlog(np.array([-1.0, 0.0, 99.0]))]
     [-0.6931, 0.0, 4.6052]
@@ -28,22 +28,24 @@ def symlog(x: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Standardize(keras.layers.Layer):
-    """Scales heavy-tailed features: (symlog(x) - mean) / standard deviation.
+    """Scales heavy-tailed features to (symlog(x) - mean) / standard deviation.
 
-    A table of items is transformed once, before training. The same layer then goes in
-    front of the serving model (`ranker(model, preprocess=...)`), which reads raw
-    features. A scaled feature has mean 0 and variance 1. A feature that never varies
-    becomes 0.
+    The mean and the standard deviation are those of symlog(x), so a scaled feature has
+    mean 0 and variance 1. A feature that never varies becomes 0. Apply the layer to the
+    table of items once, before training. The serving model reads raw features, so pass
+    the same layer to `ranker(model, preprocess=...)`.
 
-    In data with `kinds`, codes of categories come first and do not change. A missing
-    number, NaN, becomes the mean, 0. For each feature with missing numbers, a column is
-    appended: 1 where the number is missing, else 0.
+    In data with `kinds`, the codes of categories come first and do not change. A
+    missing number (NaN) becomes 0, the mean of a scaled feature. Each feature with
+    missing numbers gets an additional column, which is 1 at missing numbers and 0 at
+    known numbers.
 
     Args:
         codes: Number of leading columns that hold codes.
-        linear: Columns of dates, which are scaled without symlog.
-        missing: Columns for which an indicator of missing numbers is appended; `adapt`
-            sets them; None: no number is missing, and a NaN stays NaN.
+        linear: Indices of the date columns, which are scaled without symlog.
+        missing: Indices of the columns for which an indicator of missing numbers is
+            appended. `adapt` sets these indices unless `missing` is None. With None, no
+            indicator is appended, and NaN stays NaN.
 
     Shapes: `(..., F)` to `(..., F + len(missing))`.
 
@@ -72,7 +74,7 @@ class Standardize(keras.layers.Layer):
 
     @classmethod
     def of(cls, features: Sequence[Feature] | None) -> "Standardize":
-        """The layer for these features of a table, `RankingData.kinds`."""
+        """The layer for features of the given kinds, such as `RankingData.kinds`."""
         if features is None:
             return cls()
         start = starts(tuple(features))
@@ -91,11 +93,11 @@ class Standardize(keras.layers.Layer):
     def adapt(
         self, features: np.ndarray, rows: np.ndarray | None = None
     ) -> "Standardize":
-        """Sets mean and standard deviation from `features` (N, F); returns itself.
+        """Sets the mean and the standard deviation, and returns the layer.
 
         Args:
-            features: Features of all items.
-            rows: (N,) bool, the items to use; None uses all.
+            features: (N, F) features of all items.
+            rows: (N,) bool mask of the items to use. None uses all items.
         """
         if np.ndim(features) != 2 or len(features) == 0:
             raise ValueError(
@@ -208,7 +210,7 @@ class Tower(keras.layers.Layer):
 
     @property
     def intercept(self) -> Any:
-        """The bias (out,) of the last layer, once the tower is built."""
+        """The bias vector (out,) of the last layer of a built tower."""
         return self.steps[-1].bias
 
     def compute_output_shape(
