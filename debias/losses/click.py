@@ -7,7 +7,10 @@ from debias.types import Tensor
 
 
 def binary_cross_entropy(y: Tensor, z: Tensor) -> Tensor:
-    """Cross-entropy of logits, exact in both tails; its gradient is sigmoid(z) - y."""
+    """Cross-entropy of a label y and a logit z, exact in both tails.
+
+    The gradient in z is sigmoid(z) - y.
+    """
     return y * ops.softplus(-z) + (1.0 - y) * ops.softplus(z)
 
 
@@ -17,15 +20,16 @@ def click_cross_entropy(
 ) -> Tensor:
     """Negative log-likelihood of a session's clicks, in nats.
 
-    L = -sum_k [c_k log sigma(z_k) + (1 - c_k) log(1 - sigma(z_k))], k over valid items.
+    L = -sum_k [c_k log sigma(z_k) + (1 - c_k) log(1 - sigma(z_k))] over valid items k,
+    with clicks c and click logits z.
 
     Args:
-        y_true: `(batch, list_size)` clicks 0 or 1 (or in between), -1 at padding.
+        y_true: `(batch, list_size)` clicks from 0 to 1, -1 at padding.
         y_pred: `(batch, list_size)` click logits.
-        weights: Weights of lists or of items, see the module.
+        weights: Weights of lists or of items; `debias.losses` explains the shapes.
 
     Returns:
-        `(batch,)` sums over the valid items of each list.
+        `(batch,)` losses, summed over the valid items of each list.
 
     >>> loss = click_cross_entropy([[1, 0, -1]], [[0.0, 0.0, 9.0]])
     >>> round(float(loss[0]), 6)  # 2 log 2

@@ -1,24 +1,29 @@
 """Losses on corrected clicks, as alternatives to click models.
 
-A click model explains clicks. A correction trains a ranker on modified clicks, as if
-users had examined all items. The losses are pure functions in `keras.ops` of clicks
-`(batch, list_size)`, -1 at padding, and of scores of the same shape. They return one
-number per list, as in `debias.losses`.
+A click model predicts biased clicks. A correction instead modifies the clicks and
+trains a ranker as if users had examined all items. Each loss is a pure function of
+clicks and scores in `keras.ops`. Clicks and scores have the shape `(batch, list_size)`,
+and clicks are -1 at padding. Each loss returns one number per list.
 
-| correction | label of a click | needs |
+| correction | label for a click c | needs |
 |---|---|---|
 | inverse propensity | c / theta | examination |
-| affine | (c - beta) / alpha, P(c) = alpha gamma + beta | examination, trust |
+| affine | (c - beta) / alpha | examination, trust |
 | doubly robust | g + (c - beta - alpha g) / alpha | examination, trust, attraction g |
-| regression EM | c, or its posterior: examined, relevant | nothing |
-| dual learning | c w, with w from a bias tower | nothing |
-| PairDebias | pairs of click and skip, divided by learned ratios | nothing |
+| regression EM | posterior probabilities of examination and relevance | nothing |
+| dual learning | c w, with weights w from a bias tower | nothing |
+| PairDebias | pairs of clicked and unclicked items, weighted by ratios | nothing |
 
-The attraction g is predicted by another model. Dual learning trains its bias tower
-together with the ranker, and PairDebias learns its ratios together with the ranker.
+In the table, theta is the examination probability of a position-based model. In the
+trust bias model, alpha gamma + beta is the click probability of an item with attraction
+gamma. In the table, g is the attraction that another model predicts. Dual learning
+trains the bias tower together with the ranker. PairDebias learns the ratios of
+positions together with the ranker.
 
-For the first three corrections, the expected loss over clicks equals the loss under
-full information, if no weight is clipped. Clipping reduces variance and adds bias.
+Inverse propensity, affine and doubly robust losses are unbiased if their parameters are
+right and no weight is clipped. The expected value of an unbiased loss over clicks is
+the loss for the true attraction. Clipping weights reduces the variance of the loss and
+adds bias.
 """
 
 import keras
@@ -39,19 +44,23 @@ def corrected_clicks(
 ) -> Tensor:
     """Unbiased estimates of attraction, `(batch, list_size)`, to use as labels.
 
-    g + (c - beta - alpha g) / max(alpha, 1 / clip). With beta = g = 0 this is inverse
-    propensity weighting, with g = 0 the affine correction for trust bias. With a
-    predicted attraction g, the estimate is doubly robust: it is unbiased if alpha and
-    beta are right, or if g is right. Estimates may be below 0 or above 1.
+    The estimate is g + (c - beta - alpha g) / max(alpha, 1 / clip), where c is the
+    click and g is `guess`. With beta = 0 and g = 0, the estimate is inverse propensity
+    weighting. With g = 0 and beta above 0, the estimate is the affine correction for
+    trust bias. With a predicted attraction g, the estimate is doubly robust. The
+    estimate is unbiased if alpha and beta are right and no divisor is clipped. If
+    alpha, beta and g are all right, the estimate is unbiased even with clipped
+    divisors. Estimates may be below 0 or above 1.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
     does not Work, CIKM 2020; after Oosterhuis, Doubly-Robust Estimation for Correcting
     Position-Bias in Click Feedback for Unbiased Learning to Rank, TOIS 2023.
 
     Args:
-        clicks: `(batch, list_size)`, -1 at padding, which stays -1.
-        alpha: Increase of the click probability when attraction goes from 0 to 1;
-            examination in a position-based model. Broadcasts.
+        clicks: `(batch, list_size)`, -1 at padding. The result is also -1 at padding.
+        alpha: Increase of the click probability when attraction goes from 0 to 1. In a
+            position-based model, alpha is the examination probability. The shape of
+            alpha must broadcast to the shape of `clicks`.
         beta: Click probability at attraction 0.
         guess: Attraction predicted by another model.
         clip: Largest weight: divisors below 1 / clip are raised to 1 / clip.
@@ -70,10 +79,11 @@ def corrected_clicks(
 
 
 def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Sum over a list of softplus(z) - y z, for real labels y of any sign, `(batch,)`.
+    """Cross-entropy of real labels and scores, summed over each list, `(batch,)`.
 
-    The sum is the cross-entropy of y and sigma(z). The loss is linear in y, so unbiased
-    labels give an unbiased loss.
+    An item with label y and score z adds softplus(z) - y z, the cross-entropy of y and
+    sigma(z). Labels may have any sign. The loss is linear in y, so unbiased labels give
+    an unbiased loss.
 
     >>> loss = soft_cross_entropy([[2.0, 9.0]], [[0.0, 9.0]], [[True, False]])
     >>> round(float(loss[0]), 6)
@@ -86,7 +96,7 @@ def soft_cross_entropy(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tenso
 
 
 def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Listwise: -sum_i y_i log softmax(z)_i, for any real labels y, `(batch,)`.
+    """Listwise loss -sum_i y_i log softmax(z)_i for real labels y, `(batch,)`.
 
     >>> shown = [[True, True, False]]
     >>> loss = soft_softmax([[2.0, -1.0, 9.0]], [[0.0, 0.0, 9.0]], shown)
@@ -100,23 +110,24 @@ def soft_softmax(estimates: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
 def click_em(clicks: Tensor, examination: Tensor, relevance: Tensor) -> Tensor:
     """Regression-EM loss with latent examination and relevance.
 
-    With P(c) = sigma(e) sigma(r), the posteriors of an item that was not clicked are
-    P(examined | c = 0) = sigma(e - softplus(r)) and
-    P(relevant | c = 0) = sigma(r - softplus(e)); both are 1 given a click. These
-    posteriors, held constant, are the targets of two cross-entropies, one for e and one
-    for r. The gradient equals that of the exact negative log-likelihood.
+    The click model is P(c = 1) = sigma(e) sigma(r). For an unclicked item, the
+    posteriors are P(examined | c = 0) = sigma(e - softplus(r)) and
+    P(relevant | c = 0) = sigma(r - softplus(e)). For a clicked item, both posteriors
+    are 1. The loss is the sum of two cross-entropies, of e and of r, with the
+    posteriors as constant targets. The gradient of the loss equals the gradient of the
+    exact negative log-likelihood.
 
     Source: Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
-    Personal Search, WSDM 2018. The loss equals the sum over a list of TF-Ranking's
-    `ClickEMLoss`.
+    Personal Search, WSDM 2018. The loss equals TF-Ranking's `ClickEMLoss`, summed over
+    each list.
 
     Args:
         clicks: `(batch, list_size)`, -1 at padding.
-        examination: Logits e, `(batch, list_size)`.
-        relevance: Logits r, `(batch, list_size)`.
+        examination: Logits e of examination, `(batch, list_size)`.
+        relevance: Logits r of relevance, `(batch, list_size)`.
 
     Returns:
-        `(batch,)` sums over the valid items of each list.
+        `(batch,)` losses, summed over the valid items of each list.
 
     >>> loss = click_em([[1]], [[0.0]], [[0.0]])  # both targets are 1
     >>> round(float(loss[0]), 6)
@@ -139,20 +150,21 @@ def dual_learning(
     first: Tensor,
     clip: float = 10.0,
 ) -> Tensor:
-    """Dual learning: two listwise softmax losses, each weighted by the other model.
+    """Dual learning loss: two softmax losses, each weighted by the other model.
 
-    sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i]. The weights
-    w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) are held constant. A weight is the
-    softmax at the first place divided by the softmax at the item's place.
+    The loss is sum_i c_i w_i [-log softmax(f)_i] + sum_i c_i v_i [-log softmax(g)_i].
+    The weights w_i = exp(g_1 - g_i) and v_i = exp(f_1 - f_i) have no gradient. Each
+    weight is the softmax at the first position divided by the softmax at the item's
+    position.
 
     Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation,
     SIGIR 2018.
 
     Args:
         clicks: `(batch, list_size)`, -1 at padding.
-        relevance: Scores f, `(batch, list_size)`.
-        bias: Logits g of the places, `(batch, list_size)`.
-        first: bool `(batch, list_size)`, True at the first place.
+        relevance: Scores f of the items, `(batch, list_size)`.
+        bias: Logits g of the positions, `(batch, list_size)`.
+        first: bool `(batch, list_size)`, True at the first position.
         clip: Largest weight.
 
     Returns:
@@ -176,9 +188,10 @@ def dual_learning(
 def pairs_debiased(
     clicks: Tensor, scores: Tensor, plus: Tensor, minus: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PairDebias: pairwise losses divided by position ratios of both items.
+    """PairDebias loss: pairwise losses, divided by the position ratios of both items.
 
-    Loss sum over c_i > c_j of L_ij / (t+_i t-_j), L_ij = log(1 + exp(z_j - z_i)).
+    The loss sums L_ij / (t+_i t-_j) over all pairs of a clicked item i and an unclicked
+    item j. The pairwise loss is L_ij = log(1 + exp(z_j - z_i)), where z are the scores.
 
     Source: Hu et al., Unbiased LambdaMART: An Unbiased Pairwise Learning-to-Rank
     Algorithm, WWW 2019.
@@ -186,13 +199,14 @@ def pairs_debiased(
     Args:
         clicks: `(batch, list_size)`, -1 at padding.
         scores: `(batch, list_size)`.
-        plus: t+ of each item's place, `(batch, list_size)`.
-        minus: t- of each item's place.
+        plus: Ratios t+ at the items' positions, for clicked items, `(batch,
+            list_size)`.
+        minus: Ratios t- at the items' positions, for unclicked items.
 
     Returns:
-        The loss `(batch,)`, and the statistics that update the ratios: sum_j L_ij /
-        t-_j for clicked items and sum_i L_ij / t+_i for unclicked items, both `(batch,
-        list_size)`.
+        The loss `(batch,)`, and two statistics `(batch, list_size)` that update the
+        ratios. The first statistic is sum_j L_ij / t-_j for clicked items i, and the
+        second statistic is sum_i L_ij / t+_i for unclicked items j.
 
     >>> loss, *_ = pairs_debiased([[1, 0]], [[0.0, 0.0]], [[2.0, 1.0]], [[1.0, 1.0]])
     >>> round(float(loss[0]), 6)  # log 2 / 2

@@ -1,4 +1,4 @@
-"""The losses as `keras.losses.Loss`, for `compile`."""
+"""The losses as Keras classes, to pass to `compile`."""
 
 from collections.abc import Sequence
 

@@ -12,13 +12,13 @@ MASKED = -1e30  # finite, but its softmax weight is exactly 0
 
 
 def exact(values: Tensor) -> Tensor:
-    """Converts to floats of at least single precision, for computing a loss."""
+    """Converts values to float32, except that float64 values stay float64."""
     values = ops.convert_to_tensor(values)
     return values if values.dtype == "float64" else ops.cast(values, "float32")
 
 
 def labels_and_mask(y_true: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Labels, with nan for invalid labels, and the mask of items."""
+    """Labels, with nan in place of invalid labels, and the mask of items."""
     y = ops.cast(ops.convert_to_tensor(y_true), dtype)
     mask = y != -1
     return ops.where(mask & (y < 0), float("nan"), y), mask
@@ -44,7 +44,7 @@ def prepared(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def require_flat(y_pred: Tensor, loss: str) -> None:
-    """Raises ValueError for logits of a mixture, instead of one logit per item."""
+    """Raises ValueError if an item has several logits, as in a mixture."""
     if len(y_pred.shape) != 2:
         raise ValueError(
             f"{loss} needs y_pred of shape (batch, list_size), "
@@ -76,10 +76,10 @@ def require_positive(**arguments: Any) -> None:
 class ListLoss(keras.losses.Loss):
     """Keras loss over lists that calls a pure function with stored arguments.
 
-    `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists; of shape `(batch,
-    list_size)`, it weights items. Keras itself would multiply weights of items with
-    losses of shape `(batch,)`. If batch and list size are equal, this wrong product
-    raises no error.
+    A `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists. A
+    `sample_weight` of shape `(batch, list_size)` weights items. Keras itself would
+    multiply item weights by the losses of lists. The wrong product of item weights and
+    list losses raises no error if batch size and list size are equal.
     """
 
     function: Any

@@ -1,8 +1,9 @@
-"""Losses of mixtures of click models, in which each session has a hidden type.
+"""Losses for mixtures of click models, where each session has a hidden type.
 
 Each type m has its own click model, and L_m is the negative log-likelihood of a session
-under it. `Mixture` trains with `mixture_likelihood` of the L_m of its components.
-`MixtureLikelihood` computes the L_m from click logits by `component_losses`.
+under this model. The model `Mixture` passes the losses L_m of its components to
+`mixture_likelihood`. The Keras loss `MixtureLikelihood` computes the losses L_m from
+click logits by `component_losses`.
 
 Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
 SIGIR 2022, with a prior added.
@@ -25,18 +26,21 @@ from debias.types import Tensor
 def mixture_likelihood(
     losses: Tensor, log_prior: Tensor, temperature: Tensor | float = 1.0
 ) -> Tensor:
-    """-T logsumexp_m(log prior_m - L_m / T), `(batch, K)` to `(batch,)`, in nats.
+    """Negative log-likelihood of a mixture in nats, `(batch, K)` to `(batch,)`.
 
-    With T = 1 this is exact maximum likelihood, -log P(session). T > 1 keeps the
-    posterior soft on long lists; Yan et al. write T as 1 / alpha. The gradient weights
-    each L_m by `responsibilities`, like an E-step followed by a gradient step. Lists
-    without a click count as well: without them, the likelihood would be truncated.
-    Identical components stay identical, so give them different initial weights.
+    The loss is -T logsumexp_m(log prior_m - L_m / T), with temperature T. With T = 1,
+    the loss is exactly -log P(session). With T > 1, the posterior of the types stays
+    soft on long lists. Yan et al. write 1 / alpha for T.
+
+    The gradient weights each L_m by the posterior of type m, like an E-step followed by
+    a gradient step. Keep sessions without a click, because dropping them truncates the
+    likelihood. Give the components different initial weights, because identical
+    components stay identical.
 
     Args:
-        losses: L_m, -log P(session | type m), `(batch, K)`.
-        log_prior: Log shares of the types, normalised; broadcast to `(batch, K)`.
-        temperature: T > 0.
+        losses: Losses L_m = -log P(session | type m), `(batch, K)`.
+        log_prior: Log probabilities of the types, which broadcast to `(batch, K)`.
+        temperature: Temperature T > 0.
 
     >>> loss = mixture_likelihood([[0.5, 0.25]], [[0.0, -80.0]])
     >>> float(loss[0])
@@ -48,11 +52,12 @@ def mixture_likelihood(
 
 
 def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
-    """Posterior of the session's type given all its clicks, `(batch, K)`.
+    """Posterior of a session's type given all clicks of the session, `(batch, K)`.
 
-    p(m | c) = softmax_m(log prior_m - L_m). The arguments are those of
-    `mixture_likelihood`. The posterior depends on all clicks of the session, so do not
-    predict these clicks with it: use `conditional_logits`.
+    The posterior of type m is p(m | c) = softmax_m(log prior_m - L_m). The arguments
+    are those of `mixture_likelihood`. The posterior depends on all clicks of the
+    session, so do not predict the same clicks from the posterior. Predict clicks by
+    `conditional_logits` instead.
 
     >>> p = responsibilities([[0.0, 0.0]], ops.log([[0.25, 0.75]]))
     >>> [round(float(x), 4) for x in p[0]]
@@ -63,7 +68,7 @@ def responsibilities(losses: Tensor, log_prior: Tensor) -> Tensor:
 
 
 def normalized(log_prior: Tensor | None, components: int, dtype: str) -> Tensor:
-    """Normalised log shares that broadcast to `(batch, K)`; uniform if None."""
+    """Normalised log prior that broadcasts to `(batch, K)`; None means uniform."""
     if log_prior is None:
         return ops.log_softmax(ops.zeros((1, components), dtype=dtype), axis=-1)
     log_prior = ops.cast(ops.convert_to_tensor(log_prior), dtype)
@@ -92,7 +97,7 @@ def _component_items(y: Tensor, z: Tensor, mask: Tensor, weights: Tensor) -> Ten
 def component_losses(
     y_true: Tensor, y_pred: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """L_m: the `click_cross_entropy` of a session under each component, `(batch, K)`.
+    """The `click_cross_entropy` of a session under each component, `(batch, K)`.
 
     Args:
         y_true: `(batch, list_size)` clicks, -1 at padding.
@@ -116,15 +121,15 @@ def mixture_of_logits(
     temperature: float = 1.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`mixture_likelihood` of `component_losses`; 0 for a list of only padding.
+    """The `mixture_likelihood` of click logits; 0 for a list of only padding.
 
     Args:
         y_true, y_pred: See `component_losses`.
-        log_prior: `(K,)`, or `(batch, K)` if the prior depends on context. Real
-            numbers, which a softmax normalises. None means a uniform prior.
-        temperature: T > 0.
-        weights: Weights of lists or of items, see the module. Item weights multiply the
-            terms of L_m.
+        log_prior: Logits of the prior, `(K,)`, or `(batch, K)` if the prior depends on
+            context. None means a uniform prior.
+        temperature: Temperature T > 0.
+        weights: Weights of lists or of items; `debias.losses` explains the shapes. An
+            item weight multiplies the term of the item in each L_m.
 
     Returns:
         `(batch,)`.
@@ -145,7 +150,8 @@ def mixture_of_logits(
 def mixture_logits(log_weights: Tensor, y_pred: Tensor) -> Tensor:
     """Logit of sum_m w_m sigma(z_m) over the last axis, computed in log space.
 
-    logsumexp_m(log w_m + log sigma(z_m)) - logsumexp_m(log w_m + log sigma(-z_m)).
+    The logit is the difference of logsumexp_m(log w_m + log sigma(z_m)) and
+    logsumexp_m(log w_m + log sigma(-z_m)).
 
     Args:
         log_weights: Log weights that broadcast to `y_pred`.
@@ -168,11 +174,11 @@ def mixture_logits(log_weights: Tensor, y_pred: Tensor) -> Tensor:
 def conditional_logits(
     y_true: Tensor, y_pred: Tensor, log_prior: Tensor | None = None
 ) -> Tensor:
-    """Logit of P(c_k | c_<k) in the mixture: each click given the clicks above it.
+    """Logit of each click given the clicks above it, P(c_k | c_<k), in a mixture.
 
-    Evaluate mixtures by these conditional predictions. By the chain rule, the
-    `click_cross_entropy` of these logits equals the `mixture_of_logits` of the session.
-    The first logit is the logit of the marginal P(c_1).
+    Evaluate mixtures by these conditional logits. By the chain rule, the
+    `click_cross_entropy` of the conditional logits equals the `mixture_of_logits` of
+    the session. The first conditional logit is the logit of the marginal P(c_1).
 
     Args:
         y_true: `(batch, list_size)` clicks in display order, -1 at padding.

@@ -22,16 +22,16 @@ def softmax_cross_entropy(
     gain: bool = False,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Listwise softmax: -sum_i w_i y_i log softmax(z / T)_i over the valid items.
+    """Listwise softmax loss -sum_i w_i y_i log softmax(z / T)_i over valid items i.
 
     A list without a positive label has loss 0. The loss equals TF-Ranking's
-    `SoftmaxLoss`, which is not divided by the sum of labels either. With the weights 1
-    / propensity, the loss is the listwise inverse propensity estimator.
+    `SoftmaxLoss` and is not divided by the sum of the labels. With inverse propensities
+    as weights, the loss is the listwise inverse propensity estimator.
 
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Weights of lists or of items, see the module.
+        weights: Weights of lists or of items; `debias.losses` explains the shapes.
         gain: bool. Whether to replace a grade y by 2^y - 1, the gain of NDCG.
         temperature: T > 0.
 
@@ -58,21 +58,22 @@ def pairwise_logistic(
     weights: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """RankNet: sum over pairs y_i > y_j of w_i log(1 + exp(-(z_i - z_j) / T)).
+    """RankNet loss: sum over pairs y_i > y_j of w_i log(1 + exp(-(z_i - z_j) / T)).
 
     Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005. The loss
-    equals the sum over a list of TF-Ranking's `PairwiseLogisticLoss`. Memory grows with
-    batch size times list_size^2.
+    equals TF-Ranking's `PairwiseLogisticLoss`, summed over each list. Memory use is
+    proportional to batch size times list_size^2.
 
     Args:
         y_true: `(batch, list_size)` labels >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Weights of lists or of items, see the module; a pair has the weight of
-            its better item.
+        weights: Weights of lists or of items; `debias.losses` explains the shapes. A
+            pair has the weight of the item with the higher label.
         temperature: T > 0.
 
     Returns:
-        `(batch,)` sums over the pairs of each list, 0 where all labels are equal.
+        `(batch,)` losses, summed over the pairs of each list. A list with equal labels
+        has loss 0.
 
     >>> loss = pairwise_logistic([[1, 0, 0, -1]], [[1.0, 1.0, 1.0, 9.0]])
     >>> round(float(loss[0]), 6)  # two pairs, 2 log 2
@@ -98,10 +99,11 @@ def approx_ndcg(
     weights: Tensor | None = None,
     temperature: float = 0.1,
 ) -> Tensor:
-    """Minus NDCG with smooth ranks, rank_i = 1 + sum_{j != i} sigma((z_j - z_i) / T).
+    """Minus NDCG with smooth ranks 1 + sum_{j != i} sigma((z_j - z_i) / T).
 
-    The gain is 2^y - 1 and the discount 1 / log2(1 + rank); the sum is divided by the
-    ideal DCG of the list. A list without a positive label has loss 0.
+    The gain is 2^y - 1, and the discount is 1 / log2(1 + rank). The sum of discounted
+    gains is divided by the ideal DCG of the list. A list without a positive label has
+    loss 0.
 
     Source: Qin et al., A General Approximation Framework for Direct Optimization of
     Information Retrieval Measures, Information Retrieval 2010. The loss equals
@@ -110,13 +112,14 @@ def approx_ndcg(
     Args:
         y_true: `(batch, list_size)` grades >= 0, -1 at padding.
         y_pred: `(batch, list_size)` scores.
-        weights: Weights of lists or of items, see the module. Item weights are averaged
-            over the list in proportion to the labels, as in TF-Ranking's listwise
-            losses.
-        temperature: T > 0; lower values are closer to NDCG and have steeper gradients.
+        weights: Weights of lists or of items; `debias.losses` explains the shapes. The
+            loss of a list is multiplied by the label-weighted mean of its item weights,
+            as in TF-Ranking's listwise losses.
+        temperature: T > 0. With a lower T, the loss is closer to NDCG, and gradients
+            are steeper.
 
     Returns:
-        `(batch,)` in [-1, 0].
+        `(batch,)` losses, in [-1, 0] before weighting.
 
     >>> loss = approx_ndcg([[0, 1]], [[0.0, 0.0]])  # both at rank 1.5
     >>> round(float(loss[0]), 6)  # -1 / log2(2.5)

@@ -2,24 +2,30 @@
 
 Ranking metrics read labels and scores of the same shape, in one of two layouts:
 
-- padded: `(lists, list_size)`, with a boolean `mask` or with label -1 at padding;
-- ragged: `(items,)` with `offsets` `(lists + 1,)`, list q owning
-  `offsets[q]:offsets[q + 1]`, as `RankingData` stores them.
+- The padded layout has the shape `(lists, list_size)`. A boolean `mask`, or the label
+  -1, marks padding.
 
-They return one value per list, `(lists,)`. If `k` is a sequence, they return `(lists,
-len(k))`; several cutoffs cost little more than one. `estimate` computes their mean. All
-metrics have the same policies:
+- The ragged layout has the shape `(items,)`, as in `RankingData`. With `offsets` of
+  shape `(lists + 1,)`, list q consists of the items `offsets[q]:offsets[q + 1]`.
 
-- If scores tie, the value is the exact expectation over all orders of tied items. So a
-  model with constant scores gets chance level, and no seed is needed. Without ties, the
-  expectation costs no extra time.
-- An empty list, or a list without a relevant item, says nothing about a ranker. The
-  value of such a list is nan. `estimate` leaves out these lists and counts them.
-- A list shorter than k is not an error; missing items have gain 0.
-- Scores must be finite. To exclude an item from a ranking, mask it.
+Ranking metrics return one value per list, `(lists,)`. If `k` is a sequence, ranking
+metrics return `(lists, len(k))`. Several cutoffs take little more time than one cutoff.
+`estimate` computes the mean over lists. All ranking metrics follow the same rules:
 
-Click metrics read clicks and predictions of shape `(sessions, list_size)` in display
-order, with padding by `mask` or -1. Likelihoods are in nats.
+- For tied scores, the value is the exact expectation over all orders of the tied items.
+  So constant scores give chance level, and the metrics need no random seed. Lists
+  without ties take no extra time.
+
+- The value is nan for an empty list and for a list without a relevant item, because
+  such a list says nothing about a ranker. `estimate` excludes lists with value nan from
+  the mean and counts them as `left_out`.
+
+- A list may be shorter than k. Ranks without an item have gain 0.
+
+- Scores must be finite. To exclude an item from a ranking, mask the item.
+
+Click metrics read clicks and predictions of shape `(sessions, list_size)`, in display
+order. A boolean `mask`, or the click -1, marks padding. Log-likelihoods are in nats.
 """
 
 from debias.metrics.clicks import (

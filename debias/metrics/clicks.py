@@ -49,7 +49,7 @@ def _log_likelihood(
         if ((z < 0) | (z > 1)).any():
             row = int(np.flatnonzero(((z < 0) | (z > 1)).any(axis=1))[0])
             raise ValueError(
-                f"predictions of session {row} are no probabilities; logits need "
+                f"predictions of session {row} are not probabilities; for logits, set "
                 "from_logits=True"
             )
         with np.errstate(divide="ignore"):
@@ -65,14 +65,15 @@ def item_log_likelihood(
 ) -> np.ndarray:
     """Log-probability of each observed click or skip in nats, 0 at padding.
 
-    The value is c log p + (1 - c) log(1 - p). Log-likelihoods are never clipped: a
-    certain and wrong prediction gives -inf. Log-likelihoods from logits are exact in
-    both tails.
+    For a click c and a predicted probability p, the value is c log p + (1 - c) log(1 -
+    p). Log-likelihoods are never clipped: a wrong prediction with p = 0 or p = 1 gives
+    -inf. Log-likelihoods from logits are exact in both tails.
 
     Args:
-        clicks: `(sessions, list_size)` 0 or 1, or bool.
-        predictions: Click logits or probabilities of the same shape.
-        mask: Which cells are items; None: cells with clicks other than -1.
+        clicks: `(sessions, list_size)` clicks, 0 or 1, or bool.
+        predictions: Click logits or probabilities, in the shape of `clicks`.
+        mask: Boolean mask of the cells with items. None means the cells whose click is
+            not -1.
         from_logits: bool. Whether `predictions` are logits.
 
     Returns:
@@ -92,9 +93,10 @@ def session_log_likelihood(
 ) -> np.ndarray:
     """Sum of `item_log_likelihood` over each session, in nats, `(sessions,)`.
 
-    The sum is the log-likelihood of a session in two cases: predictions are conditional
-    on the clicks above, or clicks are independent in the model. In mixtures, clicks
-    depend on each other: pass the logits of `debias.losses.conditional_logits`.
+    The sum is the log-likelihood of a session if the model treats clicks as
+    independent, or if each prediction is conditional on the clicks above. The clicks of
+    a mixture depend on each other, so pass the logits from
+    `debias.losses.conditional_logits`.
 
     >>> session_log_likelihood([[1, 0, -1]], [[0.0, 0.0, 5.0]]).round(6).tolist()
     [-1.386294]
@@ -124,11 +126,11 @@ def perplexity_per_rank(
     mask: ArrayLike | None = None,
     from_logits: bool = True,
 ) -> np.ndarray:
-    """2^-(mean log2-likelihood) of the items shown at each rank, `(list_size,)`.
+    """Click perplexity 2^-(mean log2-likelihood) at each rank, `(list_size,)`.
 
-    1 is perfect, 2 is a coin flip; nan at a rank without items. The arguments are those
-    of `item_log_likelihood`, with columns in display order. The metric is used by
-    Dupret and Piwowarski, SIGIR 2008, and by PyClick.
+    Perplexity 1 is a perfect prediction, and 2 is a coin flip. The value is nan at a
+    rank without items. The arguments are those of `item_log_likelihood`, with columns
+    in display order. Dupret and Piwowarski, SIGIR 2008, and PyClick use this metric.
 
     >>> perplexity_per_rank([[1, 0]], [[0.5, 0.25]], from_logits=False).round(6)
     array([2.      , 1.333333])
@@ -159,9 +161,9 @@ def click_mrr(
 ) -> float:
     """Mean reciprocal rank of the first click after re-ranking each list by `scores`.
 
-    The mean is over sessions with a click; nan without such sessions. For values per
-    session, use `mrr`. Clicks have position bias, so this metric favours rankers that
-    keep the logged order.
+    The mean is over the sessions with a click, and is nan if no session has a click.
+    For values per session, use `mrr`. Clicks have position bias, so this metric favours
+    rankers that keep the logged order.
 
     >>> click_mrr([[0, 1], [0, 0]], [[0.1, 0.9], [0.1, 0.9]])
     1.0
@@ -178,8 +180,9 @@ def click_share(
 ) -> float | np.ndarray:
     """Share of all clicks in the first k ranks after re-ranking by `scores`.
 
-    Returns one number, or `(len(k),)`; nan without clicks. `click_mrr` describes ties
-    and bias.
+    Returns one number, or `(len(k),)` if `k` is a sequence. The value is nan without
+    clicks. `debias.metrics` explains ties, and `click_mrr` explains the bias of the
+    metric.
 
     >>> click_share([[1, 0, 1], [0, 0, 1]], [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], k=2)
     0.3333333333333333
@@ -202,24 +205,28 @@ def concordant_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correctly ordered pairs of a clicked and an unclicked item, by stratum.
 
-    As strata, use the combinations of query and place. All items of a stratum then have
-    the same examination, so an item with more clicks is more attractive. The comparison
-    has no position bias and needs no propensities, as long as P(click) is examination
-    of the place times attraction of the item.
+    Use a stratum for each combination of query and position. All items of a stratum
+    then have the same examination probability, so an item with more clicks is more
+    attractive. The comparison has no position bias and needs no propensities, if
+    P(click) is the examination of the position times the attraction of the item.
 
     Args:
-        clicks: `(sessions, list_size)` 0 or 1, or bool.
-        scores: Finite scores of the same shape. Tied pairs count one half.
-        stratum: Ints of 0 or more, of the same shape.
-        mask: Which cells are items; None: cells with clicks other than -1.
+        clicks: `(sessions, list_size)` clicks, 0 or 1, or bool.
+        scores: Finite scores, in the shape of `clicks`. A pair with equal scores counts
+            one half.
+        stratum: Stratum number of each cell, an int of 0 or more, in the shape of
+            `clicks`.
+        mask: Boolean mask of the cells with items. None means the cells whose click is
+            not -1.
 
     Returns:
-        The strata that have items `(K,)`, their correctly ordered pairs `(K,)`, and all
-        their pairs `(K,)`. Both numbers of pairs are divided by the cells of the
-        stratum, so every cell has the same weight, however many sessions a query has.
+        Three arrays `(K,)` for the K strata with items, which are the stratum numbers,
+        the counts of correctly ordered pairs, and the counts of all pairs. The counts
+        are divided by the number of cells in the stratum, so every cell has the same
+        weight, even if a query has many sessions.
 
-    Source: AUC within groups, Zhu et al., Optimized Cost per Click in Taobao Display
-    Advertising, KDD 2017, with groups of equal examination.
+    Source: the AUC within groups of Zhu et al., Optimized Cost per Click in Taobao
+    Display Advertising, KDD 2017, with groups of equal examination.
 
     >>> clicks, scores = [[1, 0], [0, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.5], [0.9, 0.3]]
     >>> stratum, concordant, pairs = concordant_pairs(clicks, scores, [[0, 1]] * 3)
@@ -256,9 +263,9 @@ def click_concordance(
     stratum: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> float:
-    """Share of correctly ordered pairs of `concordant_pairs`; chance is .5.
+    """Share of the pairs of `concordant_pairs` in the correct order; chance is .5.
 
-    nan if no stratum has both a clicked and an unclicked item.
+    The value is nan if no stratum has both a clicked and an unclicked item.
 
     >>> click_concordance([[1], [0]], [[0.9], [0.2]], [[0], [0]])
     1.0

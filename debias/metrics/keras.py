@@ -1,11 +1,12 @@
 """The metrics of `debias.metrics` as Keras metrics, for `fit` and `evaluate`.
 
-They have the same policies: -1 in `y_true` is padding, ties count by their exact
-expectation, and lists without a relevant item are left out of the mean (`left_out`
-counts them). For labels below 0 other than -1, and for scores that are not finite,
-these metrics return nan, whereas the NumPy metrics raise an error. `sample_weight`
-weights lists, with shape `(batch,)` or `(batch, 1)`. Ranks come from comparing all
-pairs of a list, so memory grows with batch list_size^2.
+The Keras metrics follow the rules of the NumPy metrics. The label -1 in `y_true` marks
+padding, ties count by the exact expectation, and lists without a relevant item are left
+out of the mean. The variable `left_out` counts the lists without a relevant item. The
+Keras metrics return nan for invalid labels and for scores that are not finite, while
+the NumPy metrics raise an error. `sample_weight` weights lists and has the shape
+`(batch,)` or `(batch, 1)`. The metrics compare all pairs of items in a list, so memory
+is proportional to batch size times list_size^2.
 """
 
 from typing import Any
@@ -88,15 +89,15 @@ def _named(name: str | None, metric: str, k: int | None) -> str:
 
 @_registered
 class NDCG(_ListMean):
-    """Mean NDCG@k, gain 2^y - 1, discount 1 / log2(1 + rank).
+    """Mean NDCG@k with gain 2^y - 1 and discount 1 / log2(1 + rank).
 
-    It equals `debias.metrics.ndcg`. If no scores tie and every list has a relevant
-    item, the metric also equals TF-Ranking's `NDCGMetric`. TF-Ranking breaks ties at
-    random and counts a list without a relevant item as 0.
+    The metric equals the mean of `debias.metrics.ndcg`. The metric also equals
+    TF-Ranking's `NDCGMetric` if no scores tie and every list has a relevant item.
+    TF-Ranking breaks ties at random and counts a list without a relevant item as 0.
 
     Args:
-        k: int or None. Cutoff.
-        name: str or None. `ndcg@k` if None.
+        k: int or None. Cutoff. None means the whole list.
+        name: str or None. None gives the name `ndcg@k`.
         dtype: Data type of the state.
 
     >>> metric = NDCG(k=2)
@@ -129,12 +130,13 @@ class NDCG(_ListMean):
 class MRR(_ListMean):
     """Mean reciprocal rank of the first item with label >= `relevant`.
 
-    It equals `debias.metrics.mrr`. With clicks as labels, this metric is the click MRR.
+    The metric equals the mean of `debias.metrics.mrr`. With clicks as labels, the
+    metric is the click MRR.
 
     Args:
         k: int or None. Cutoff; ranks beyond k count 0.
         relevant: float. Smallest label of a relevant item.
-        name: str or None. `mrr` or `mrr@k` if None.
+        name: str or None. None gives the name `mrr` or `mrr@k`.
         dtype: Data type of the state.
 
     >>> metric = MRR()
@@ -206,12 +208,12 @@ class _Clicks(keras.metrics.Metric):
 class ClickLogLikelihood(_Clicks):
     """Mean log-likelihood of the clicks of shown items, in nats; higher is better.
 
-    It equals `debias.metrics.click_log_likelihood`. Logits of a mixture, `(batch,
-    list_size, K)`, are first converted to conditional logits: each click is predicted
+    The metric equals `debias.metrics.click_log_likelihood`. Mixture logits `(batch,
+    list_size, K)` are first converted to conditional logits, which predict each click
     from the clicks above it.
 
     Args:
-        log_prior: Prior of a mixture, K numbers; None means uniform.
+        log_prior: Log prior of a mixture, K numbers. None means a uniform prior.
         name: str.
         dtype: Data type of the state.
 
@@ -246,12 +248,12 @@ class ClickLogLikelihood(_Clicks):
 class Perplexity(_Clicks):
     """Click perplexity, averaged over the ranks that have items.
 
-    It equals `debias.metrics.perplexity`. Logits of a mixture are treated as in
-    `ClickLogLikelihood`.
+    The metric equals `debias.metrics.perplexity`. Mixture logits are converted to
+    conditional logits, as in `ClickLogLikelihood`.
 
     Args:
         list_size: int. Number of ranks.
-        log_prior: Prior of a mixture, K numbers; None means uniform.
+        log_prior: Log prior of a mixture, K numbers. None means a uniform prior.
         name: str.
         dtype: Data type of the state.
 

@@ -1,4 +1,4 @@
-"""Ranking metrics with exact expectations over ties."""
+"""Ranking metrics with the exact expectation over all orders of tied items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -91,8 +91,9 @@ def _summed(values: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndarray:
 def _of_first(relevant: np.ndarray, ranks: _Ranks, worth: np.ndarray) -> np.ndarray:
     """Expected worth of the rank of the first relevant item, `(lists, cutoffs)`.
 
-    Where it is tied in a group of m with r relevant, j others come before the first of
-    those with probability p_j = p_{j-1} (m - r - j + 1) / (m - j), p_0 = r / m.
+    Let the first relevant item be tied in a group of m items, of which r are relevant.
+    With p_0 = r / m, the probability that j irrelevant items of the group come first is
+    p_j = p_{j-1} (m - r - j + 1) / (m - j).
     """
     # The best place of a relevant item; lists without one get nan at the end.
     nobody = len(worth)
@@ -137,10 +138,10 @@ def _refuse(
     rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, valid: np.ndarray | None
 ) -> None:
     """Raises ValueError for the first list with a cell that cannot be ranked."""
-    wrong = {"; mask what must not rank": ("scores", ~np.isfinite(scores))}
+    wrong = {"; mask items without a score": ("scores", ~np.isfinite(scores))}
     if labels.dtype.kind in "fi":
         cells = ~((labels >= 0) & (labels < np.inf))
-        wrong[" numbers >= 0; padding is -1 or a mask"] = ("labels", cells)
+        wrong[" numbers >= 0; mark padding by -1 or by a mask"] = ("labels", cells)
     for advice, (name, cells) in wrong.items():
         cells = cells if valid is None else cells & valid
         if cells.any():
@@ -204,7 +205,9 @@ def _checked_offsets(offsets: ArrayLike, items: int) -> np.ndarray:
         )
     bounds = bounds.astype(np.int64)
     if bounds[0] != 0 or bounds[-1] != items or (np.diff(bounds) < 0).any():
-        raise ValueError(f"offsets must rise from 0 to {items}, the number of items")
+        raise ValueError(
+            f"offsets must increase from 0 to {items}, the number of items"
+        )
     return bounds
 
 
@@ -244,7 +247,7 @@ def _per_list(
     else:
         if mask is not None:
             raise ValueError(
-                "mask is for padded lists, offsets for ragged ones: give only one"
+                "mask is for padded lists, offsets for ragged lists: give only one"
             )
         bounds = _checked_offsets(offsets, len(labels))
         count, batches = len(bounds) - 1, _from_ragged(labels, scores, bounds)
@@ -286,8 +289,8 @@ def _best(
 ) -> np.ndarray:
     """DCG of the ideal order, `(lists, cutoffs)`; integer grades need no sort.
 
-    Sorted, the items of grade g or more fill the first n_g ranks, and each grade adds
-    2^g - 2^(g-1) to the gain of the ranks that it reaches.
+    In the ideal order, the n_g items of grade g or more fill the first n_g ranks. Grade
+    g adds 2^g - 2^(g-1) to the gain of each of these ranks.
     """
     if grades is None:
         return np.sort(gains.T, axis=1)[:, ::-1] @ discounts
@@ -321,14 +324,14 @@ def dcg(
 
     Args:
         labels: Grades >= 0. `debias.metrics` explains layouts, padding and ties.
-        scores: Scores of the same shape; higher is better.
-        k: One cutoff, several, or None for the whole list.
-        mask: Which cells of a padded layout are items; None: cells with a label other
-            than -1.
+        scores: Scores in the shape of `labels`. The highest score ranks first.
+        k: One cutoff, a sequence of cutoffs, or None for the whole list.
+        mask: Boolean mask of the cells with items, in a padded layout. None means the
+            cells whose label is not -1.
         offsets: Offsets of the lists in a ragged layout.
 
     Returns:
-        `(lists,)`, or `(lists, len(k))`.
+        Values `(lists,)`, or `(lists, len(k))` if `k` is a sequence.
 
     Source: Järvelin and Kekäläinen, Cumulated Gain-based Evaluation of IR Techniques,
     TOIS 2002, with the gain of Burges et al., ICML 2005; ties after McSherry and
@@ -352,7 +355,9 @@ def ndcg(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
 ) -> np.ndarray:
-    """DCG@k divided by the DCG@k of the best order; takes the arguments of `dcg`.
+    """NDCG@k, which is DCG@k divided by the DCG@k of the ideal order.
+
+    The arguments are those of `dcg`.
 
     >>> ndcg([[0, 1], [0, 0]], [[1.0, 0.0], [1.0, 0.0]], k=[1, 2]).round(6).tolist()
     [[0.0, 0.63093], [nan, nan]]
@@ -408,7 +413,9 @@ def hit_rate(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Whether an item with label >= `relevant` is in the first k; arguments as `dcg`.
+    """Whether the first k ranks contain an item with label >= `relevant`.
+
+    The other arguments are those of `dcg`.
 
     >>> hit_rate([[0, 0, 1]], [[3.0, 2.0, 1.0]], k=[2, 3]).tolist()
     [[0.0, 1.0]]
@@ -424,7 +431,7 @@ def hit_rate(
 def _found(
     lists: _Lists, cutoffs: Sequence[int | None], threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected relevant items in the top k, and relevant items in all, nan if none."""
+    """Expected number of relevant items in the top k, and in the list (nan if none)."""
     hits = _relevant(lists, threshold).astype(float)
     total = hits.sum(axis=0)[:, None]
     total[total == 0] = np.nan
@@ -439,11 +446,11 @@ def precision(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Share of the first k ranks with label >= `relevant`; arguments as for `dcg`.
+    """Share of the first k ranks whose item has label >= `relevant`.
 
-    The number of relevant items is divided by k, even if the list is shorter than k;
-    TF-Ranking then divides by the length of the list. With k = None, the divisor is the
-    length of the list.
+    The number of relevant items is divided by k, even if the list is shorter than k.
+    TF-Ranking divides by the length of a list that is shorter than k. With k = None,
+    the divisor is the length of the list. The other arguments are those of `dcg`.
 
     >>> precision([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 2]).tolist()
     [[1.0, 0.5]]
@@ -466,7 +473,9 @@ def recall(
     offsets: ArrayLike | None = None,
     relevant: float = 1.0,
 ) -> np.ndarray:
-    """Share of items with label >= `relevant` in the first k; arguments as `dcg`.
+    """Share of the items with label >= `relevant` that are in the first k ranks.
+
+    The other arguments are those of `dcg`.
 
     >>> recall([[1, 0, 1]], [[3.0, 2.0, 1.0]], k=[1, 3]).tolist()
     [[0.5, 1.0]]

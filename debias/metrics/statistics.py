@@ -1,4 +1,4 @@
-"""Means, intervals and tests of metrics."""
+"""Means, confidence intervals and significance tests of metrics."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from scipy.special import stdtr, stdtrit
 
 
 class Estimate(NamedTuple):
-    """A mean, its two-sided t-interval, and the number of values."""
+    """A mean, its two-sided t-interval, and the numbers of used and unused values."""
 
     mean: float
     low: float
@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean paired difference, its t-interval, and the p-value for no difference."""
+    """A mean of paired differences, with its t-interval and the p-value of a t-test."""
 
     mean: float
     low: float
@@ -29,10 +29,10 @@ class Difference(NamedTuple):
 
 
 def estimate(values: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """Mean of the values that are not nan, and t-interval mean -+ t_{n-1} s / sqrt(n).
+    """Mean of the values that are not nan, with its t-interval.
 
-    With fewer than two values, the interval is nan. Without values, the mean is nan as
-    well.
+    The interval is mean -+ t_{n-1} s / sqrt(n), for n values with standard deviation s.
+    The interval is nan for fewer than two values. The mean is nan without values.
 
     >>> estimate([1.0, 2.0, 3.0, float("nan")])._asdict()["left_out"]
     1
@@ -58,14 +58,16 @@ def paired_difference(
     confidence: float = 0.95,
     relative: bool = False,
 ) -> Difference:
-    """Mean of `values - baseline` pair by pair, with its t-interval and t-test.
+    """Mean of the paired differences `values - baseline`, with t-interval and t-test.
 
-    Pairs with a nan on either side are left out and counted. The p-value is two-sided.
-    If all differences are equal, the p-value is 1 if they are 0, else 0.
+    Pairs with a nan in `values` or in `baseline` are left out, and `left_out` counts
+    these pairs. The p-value is two-sided. If all differences are equal, the p-value is
+    1 for differences of 0 and 0 for other differences.
 
     Args:
-        values: `(n,)`, such as one metric by seed.
-        baseline: `(n,)`, the same metric of the other model for the same seeds.
+        values: `(n,)` values, such as a metric for n seeds.
+        baseline: `(n,)` values of the baseline, such as the metric of another model for
+            the same seeds.
         confidence: Confidence level of the interval.
         relative: bool. Whether to divide each difference by its baseline.
 
@@ -93,19 +95,20 @@ def paired_difference(
 def holm(p_values: ArrayLike) -> np.ndarray:
     """P-values adjusted for multiple tests by Holm's method.
 
-    In ascending order p_(1) <= ... <= p_(m), the i-th p-value becomes the largest of
-    min(1, (m - j + 1) p_(j)) over j <= i. If you reject where the adjusted value is
-    below a, the probability of any false rejection is at most a, for any dependence
-    between the tests. Values of nan stay nan and do not count in m.
+    The p-values are sorted in ascending order, p_(1) <= ... <= p_(m). The adjusted
+    value of p_(i) is the largest of min(1, (m - j + 1) p_(j)) over j <= i. Reject the
+    hypotheses with an adjusted value below a. The probability of any false rejection is
+    then at most a, for any dependence between the tests. A p-value of nan stays nan and
+    does not count in m, the number of tests.
 
     Args:
         p_values: `(n,)`, each between 0 and 1, or nan.
 
     Returns:
-        `(n,)` in the same order.
+        `(n,)` adjusted p-values, in the order of `p_values`.
 
     Raises:
-        ValueError: A value is outside [0, 1], or there is more than one axis.
+        ValueError: A value is outside [0, 1], or `p_values` is not one-dimensional.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
@@ -124,10 +127,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def grouped_standard_error(values: ArrayLike, group: ArrayLike) -> float:
-    """Standard error of a mean of values that depend on each other within groups.
+    """Standard error of the mean of values that are correlated within groups.
 
-    SE = sqrt(G / (G - 1) sum_g e_g^2) / n, where e_g is the sum of value - mean over
-    the members of group g, one of G. SE is 0 for a single group.
+    For n values in G groups, SE = sqrt(G / (G - 1) sum_g e_g^2) / n. The term e_g is
+    the sum of (value - mean) over the members of group g. SE is 0 for a single group.
 
     Args:
         values: `(n,)`.
@@ -150,7 +153,8 @@ def effective_sample_size(weights: ArrayLike) -> float:
     """Kish's effective sample size: (sum w)^2 / sum w^2.
 
     Args:
-        weights: Weights of any shape; at least 0, some above 0.
+        weights: Weights of any shape. All weights are at least 0, and at least one
+            weight is above 0.
 
     Raises:
         ValueError: A weight is negative, or no weight is above 0.
