@@ -1,9 +1,9 @@
-"""Training batches from a click log; features stay in one table and are gathered.
+"""Training batches from a click log, with features gathered from one table.
 
-The log holds item numbers. The pipeline draws a batch of sessions, from the log in
-memory or from shards on disk. Then it gathers the feature rows of the items of these
-sessions. So a million sessions need memory only for item numbers, and no feature is
-stored twice.
+The log holds item numbers instead of features. The pipeline draws a batch of sessions,
+from the log in memory or from shards on disk. Then the pipeline gathers the feature
+rows of the items in these sessions. So a session takes memory only for item numbers,
+and the features of an item are stored once.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -48,41 +48,43 @@ def batches(
     """Batches `(batch, clicks)` of a log, for `fit`, `evaluate` and `predict`.
 
     Args:
-        log: Sessions whose `item` indexes the items of `data`; or the Parquet file or
-            folder of such a log, which is then streamed and never loaded, see
-            `debias.data.shuffled_batches`.
-        data: The items' features, shared by all batches.
+        log: A log whose `item` indexes the items of `data`, or the path of such a log,
+            a Parquet file or a folder. A log on disk is streamed and never loaded as a
+            whole; see `debias.data.shuffled_batches`.
+        data: Ranking data with the features of the items, which all batches share.
         batch_size: Sessions per batch; the last batch may be smaller.
         shuffle: Whether to draw a new order of all sessions for every epoch. A streamed
-            log of up to a million sessions is shuffled uniformly. A longer streamed log
-            is shuffled by row groups, and within windows of a million sessions.
+            log of up to a million sessions is shuffled uniformly. For a longer streamed
+            log, row groups are shuffled first, and then the sessions in each window of
+            a million.
         seed: Random seed of the order of sessions: the same seed gives the same
             batches.
-        preprocess: Layer applied once to the feature table, such as `Standardize`. Give
+        preprocess: Layer applied once to the feature table, such as `Standardize`. Pass
             the same layer to `ranker`.
         weight: (S, L) loss weight of each cell of `log`, such as the `weight` of
-            `debias.propensity.policy_weights`. Values at padding are ignored. Only for
-            a log in memory.
+            `debias.propensity.policy_weights`. Values at padding are ignored. A
+            streamed log does not take weights.
         packed: Whether the towers encode each distinct item of a batch once, and
-            padding never. With dropout, all places that show an item share one mask.
-            The number of rows varies with the number of distinct items, so packed
-            batches do not suit XLA or JAX, which compile for each shape.
+            padding never. If a tower has dropout, all occurrences of an item in the
+            batch share one dropout mask. The number of rows varies between batches, so
+            packed batches do not suit XLA or JAX, which compile again for each shape.
 
     Returns:
-        Dataset of pairs: a dict and the clicks, (batch, list_size) float32, -1 at
-        padding. The dict has `features` (batch, list_size, F) float32, `position`
-        (batch, list_size) int32 (1 = top, 0 = padding), `mask` (batch, list_size) bool,
-        and `weight` (batch, list_size) float32 if given. The dict also has the log's
-        `row`, `column`, `device`, `context`, presentation columns and targets, by name
-        and with as many axes as in the log. In a packed batch, `features` are (U, F),
-        the rows of the U distinct items of the batch. `cell` (batch, list_size) int32
-        then gives the row of each cell; at padding, it is arbitrary.
+        Dataset of pairs `(batch, clicks)`. The clicks are (batch, list_size) float32,
+        with -1 at padding. The batch is a dict. `features` are (batch, list_size, F)
+        float32, and `mask` is (batch, list_size) bool. `position` is (batch, list_size)
+        int32, from 1 at the top, with 0 at padding. `weight` (batch, list_size) float32
+        is present only if it was given. The batch also has the log's `row`, `column`,
+        `device`, `context`, presentation columns and targets, with unchanged names and
+        numbers of axes. In a packed batch, `features` (U, F) are the rows of the U
+        distinct items. The column `cell` (batch, list_size) int32 then gives the row of
+        each cell, and is arbitrary at padding.
 
     Raises:
-        ValueError: The log is empty or names an item that `data` lacks; `weight` does
-            not have one finite number of at least 0 for each cell, or is given for a
-            streamed log. If a streamed log names an unknown item, TensorFlow raises its
-            own error when it reads the item.
+        ValueError: The log is empty, or has an item that `data` lacks. For an unknown
+            item in a streamed log, TensorFlow raises its own error while reading.
+        ValueError: `weight` lacks a finite number of at least 0 for a cell, or is given
+            for a streamed log.
 
     >>> data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
     >>> log = ClickLog(query=[0], item=[[2, 0, -1]], click=[[True, False, False]])
@@ -120,7 +122,10 @@ def epoch_of(
     weight: np.ndarray | None = None,
     packed: bool = False,
 ) -> "Epoch":
-    """A log in memory, in its own order; `batches` explains the arguments."""
+    """The `Epoch` of a log in memory, with the sessions in the order of the log.
+
+    The arguments are those of `batches`.
+    """
     if log.sessions == 0:
         raise ValueError("log has no sessions, so there is no batch")
     columns = _cells(log.check(data.items))
@@ -132,7 +137,7 @@ def epoch_of(
 
 
 def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatches":
-    """Batches of a log in memory; on TensorFlow, a compiled loop can run them."""
+    """Batches of a log in memory, which a compiled loop on TensorFlow can build."""
 
     def order(draw: tf.Tensor) -> tf.Tensor:
         if not shuffle:
@@ -149,7 +154,7 @@ def log_batches(whole: "Epoch", shuffle: bool = True, seed: int = 0) -> "LogBatc
 
 
 def _draws(seed: int) -> tf.data.Dataset:
-    """A random number per epoch, which seeds the order of its sessions."""
+    """A random number per epoch, which seeds the order of the sessions."""
     return tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
 
 
@@ -170,7 +175,7 @@ def _pipeline(
 
 
 class Epoch(NamedTuple):
-    """A log in memory in the order of an epoch; a training step makes its own batch."""
+    """A log in memory, in the order of an epoch, from which a step builds its batch."""
 
     columns: Cells  # of all sessions
     table: tf.Tensor
@@ -185,17 +190,17 @@ class Epoch(NamedTuple):
         return _batch(cells, self.table, self.packed)
 
     def batch(self, place: tf.Tensor) -> tuple[Cells, tf.Tensor]:
-        """The batch with this number in the epoch, from 0."""
+        """The batch with the zero-based number `place` in the epoch."""
         first = place * self.batch_size
         return self.batch_of(self.order[first : first + self.batch_size])
 
 
 class LogBatches(tf.data.Dataset):
-    """Batches of a log in memory, which a compiled loop can make by itself.
+    """Batches of a log in memory, which a compiled training loop can build itself.
 
-    For Keras, `pipeline` makes the same batches in parallel to the training steps. To
-    build a pipeline takes longer than to train on a small log, so it is built when it
-    is first used.
+    For Keras, `pipeline` builds the same batches in parallel to the training steps.
+    Building the pipeline takes longer than training on a small log, so the pipeline is
+    built at its first use.
     """
 
     def __init__(
@@ -229,7 +234,7 @@ class LogBatches(tf.data.Dataset):
         return tf.constant(self._steps, tf.int64)
 
     def executions(self, size: int) -> Generator[Execution]:
-        """Implements `debias.engine.steps.MakesExecutions`, in the order of Keras."""
+        """Implements `MakesExecutions`, with batches in the same order as in Keras."""
         steps = int(self.cardinality())
         while True:
             epoch = self._epoch(next(iter(self._draws)))
@@ -246,7 +251,7 @@ _TABLES: WeakKeyDictionary[RankingData, tf.Tensor] = WeakKeyDictionary()
 
 
 def shareable(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised float32 array whose memory a tensor can share: see `share`."""
+    """An uninitialised float32 array that `share` can use without a copy."""
     size = int(np.prod(shape)) * 4
     raw = np.empty(size + ALIGNED, np.uint8)
     start = -raw.ctypes.data % ALIGNED
@@ -254,11 +259,11 @@ def shareable(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def share(data: RankingData) -> None:
-    """Lets all batches of this data read its features in place, without a copy.
+    """Lets all batches of `data` read the features in place, without a copy.
 
     Args:
-        data: Ranking data whose features do not change. On a GPU, or if features are
-            not `shareable`, they are copied.
+        data: Ranking data whose features do not change. The features are still copied
+            on a GPU, or if the array is not from `shareable`.
     """
     features = data.features  # NumPy exports only writable arrays
     aligned = features.flags.carray and features.ctypes.data % ALIGNED == 0
@@ -284,15 +289,15 @@ def applied(
     features: np.ndarray,
     recode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Applies a layer to features (items, F) in pieces; None leaves them unchanged.
+    """Applies a layer to features (items, F), a few thousand items at a time.
 
     Args:
-        layer: The layer.
+        layer: The layer. None leaves the features unchanged.
         features: Raw features.
-        recode: Function applied to each piece before the layer.
+        recode: Function applied to raw features before the layer.
 
     Returns:
-        An array that is `shareable`.
+        The output of the layer, in an array from `shareable`.
     """
     if layer is None:
         return features

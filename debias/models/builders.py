@@ -1,6 +1,7 @@
-"""Builders of the models in the table `debias.presets`.
+"""Functions that build the models in the table `debias.presets`.
 
-A builder takes the layout of a log and a seed. All models share one relevance tower.
+Each function takes the layout of a log and a seed. All relevance towers have the hidden
+layers `HIDDEN`, except in linear models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,26 +41,26 @@ def relevance(
     kinds: Kinds | None = None,
     hidden: Sequence[int] = HIDDEN,
 ) -> keras.layers.Layer:
-    """The relevance tower of every candidate; categories pass `Features` first."""
+    """A relevance tower, with the layer `Features` in front if there are categories."""
     return embedded(Tower(hidden, out=out, seed=seed), seed, kinds)
 
 
 def embedded(
     tower: keras.layers.Layer, seed: int, kinds: Kinds | None
 ) -> keras.layers.Layer:
-    """The tower, preceded by the layer `Features` if some features are categories."""
+    """The tower, preceded by the layer `Features` if any feature is a category."""
     if not any(each.coded for each in kinds or ()):
         return tower
     return keras.Sequential([Features(kinds or (), seed=seed), tower])
 
 
 def bias(layout: Layout, **options: Any) -> BiasTower:
-    """The bias tower of every candidate; it reads all layout columns of the log."""
+    """A bias tower that reads all layout columns of the log."""
     return BiasTower(layout.columns, cross=layout.cross, **options)
 
 
 def prior(layout: Layout, seed: int) -> Any:
-    """Prior over the kinds of users, predicted from context if the log has it."""
+    """Prior over the types of users, predicted from context if the log has context."""
     if not layout.context:
         return "learned"
     # Context is not scaled before.
@@ -159,7 +160,10 @@ def multi_target(
     worth: Mapping[str, float] | None = None,
     levels: Mapping[str, Sequence[float]] | None = None,
 ) -> ClickModel:
-    """Model of clicks and all targets of a log; `levels` lists levels other than 0."""
+    """Model of clicks and of all targets of a log.
+
+    A target that is not in `levels` has the single level 0.
+    """
     if not layout.targets:
         raise ValueError(
             "the log has no targets: name columns of user actions after a click, such "

@@ -1,9 +1,9 @@
-"""Base of all click models: they predict clicks in training and serve relevance only.
+"""Base class of click models, which train on clicks and rank by relevance.
 
 A click model reads a batch: a dict of `features`, `position`, `mask` and other layout
-columns of the log. It returns click logits `(batch, list_size)`. Keras's `compile` and
-`fit` train it. `score` reads only features, and `ranker` wraps it as a separate model
-to save and serve.
+columns of the log. A click model returns click logits `(batch, list_size)`. Keras's
+`compile` and `fit` train a click model. The method `score` reads only features, and
+`ranker` wraps this method as a separate model to save and serve.
 """
 
 import re
@@ -32,12 +32,12 @@ LAYOUT = ("position", "row", "column", "device")  # place of an item
 
 
 class ClickModel(SteppingModel):
-    """Base class of click models: default loss, scoring, serialisation.
+    """Base class of click models, with a default loss and serialisation.
 
     A subclass defines `call(batch, training)`, which returns click logits, and
-    `score(features)`, which returns the scores to rank by. The constructor of a
-    subclass passes its arguments to `super().__init__(arguments)`, which `get_config`
-    and `from_config` use.
+    `score(features)`, which returns ranking scores. The constructor of a subclass
+    passes a dict of its arguments to `super().__init__(arguments)`. The methods
+    `get_config` and `from_config` use this dict.
     """
 
     predicts_clicks = True  # False if `click_logits` are scores without a scale
@@ -52,12 +52,13 @@ class ClickModel(SteppingModel):
         raise NotImplementedError
 
     def logits_at(self, features: Tensor, place: Place) -> Tensor:
-        """Click logits `(...)` of items, each alone at `place`.
+        """Click logits `(...)` of items at `place`, each as the only item of its list.
 
         Args:
             features: `(..., F)`.
-            place: One id for position, row and column (the device is then unknown), or
-                a dict of ids by column. Absent columns get id 0, missing.
+            place: Dict from layout column to id, or an int to use as the id of
+                position, row and column. All other columns get id 0, which means
+                missing.
         """
         alone = ops.reshape(features, (-1, 1, features.shape[-1]))  # lists of one item
         nowhere = ops.cast(ops.zeros_like(alone[..., 0]), "int32")
@@ -77,9 +78,9 @@ class ClickModel(SteppingModel):
     ) -> Tensor:
         """Logits of each click given the clicks above it, from the output of `call`.
 
-        Evaluation uses these logits. A mixture infers the kind of user from the clicks
-        above; for other models, conditional and unconditional logits are equal.
-        `clicks` are -1 at padding.
+        Evaluation uses these conditional logits. A mixture infers the type of user from
+        the clicks above an item. In other models, conditional and unconditional logits
+        are equal. `clicks` are -1 at padding.
         """
         return self.click_logits(batch, outputs)
 
@@ -88,20 +89,20 @@ class ClickModel(SteppingModel):
     ) -> Tensor:
         """Default loss: -log P(clicks) of each session in nats, `(batch,)`.
 
-        The loss of a session is the sum of the losses of its cells. If the batch has a
-        `weight`, it multiplies the loss of each cell.
+        The loss of a session is the sum of the losses of its cells. A `weight` in the
+        batch multiplies the losses of the cells.
         """
         return click_cross_entropy(clicks, outputs, batch.get("weight"))
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Any) -> None:
-        """Updates learned values that have no gradient, once per training batch."""
+        """Updates values that gradients do not train, once per training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Pairs of a variable and the change of it that adds 1 to all click logits."""
+        """Pairs of a variable and its increment that adds 1 to all click logits."""
         return []
 
     def without_decay(self) -> list[keras.layers.Layer]:
-        """Layers whose kernels have no weight decay in `debias.fit`: bias towers."""
+        """Layers without weight decay in `debias.fit`, by default the bias towers."""
         return [*self._bias_towers()]
 
     def _bias_towers(self) -> list[BiasTower]:
@@ -112,14 +113,14 @@ class ClickModel(SteppingModel):
     ) -> None:
         """Sets intercepts that are still 0 to the logit of a click rate.
 
-        `debias.fit` calls this method before training. Without it, if clicks are rare,
-        the first steps only teach the towers to lower all outputs. Units of a tower may
-        then become dead or equal.
+        `debias.fit` calls this method before training. If clicks are rare, training
+        from intercepts of 0 first only lowers all outputs of the towers. In these first
+        steps, hidden units could become inactive or identical.
 
         Args:
-            rate: Clicks per cell. Nothing is changed if it is 0 or 1.
-            targets: Values (N,) of target columns at clicked cells, by name, for models
-                that learn targets.
+            rate: Share of clicked cells. A rate of 0 or 1 changes nothing.
+            targets: Dict from target column to its values (N,) at clicked cells, for
+                models that learn targets.
 
         Raises:
             ValueError: The model is not built yet.
@@ -139,14 +140,15 @@ class ClickModel(SteppingModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The mean of `session_losses`, unless `compile` was given another loss.
+        """The mean of `session_losses`, unless `compile` received another loss.
 
-        `sample_weight` is one number per session, `(batch,)` or `(batch, 1)`, or one
-        per cell, `(batch, list_size)`, which multiplies the batch's `weight`.
+        `sample_weight` has one number per session, `(batch,)` or `(batch, 1)`, or one
+        number per cell, `(batch, list_size)`. Cell weights multiply the `weight` of the
+        batch.
 
         Raises:
-            ValueError: The batch has a weight per cell that the compiled loss would
-                ignore.
+            ValueError: The batch has cell weights, which the loss of this model cannot
+                use.
         """
         default, of_cells = self.loss is None, False
         if default and sample_weight is not None:
@@ -174,11 +176,12 @@ class ClickModel(SteppingModel):
         return ops.mean(losses) + sum(self.losses)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Fits like `keras.Model.fit`, but does not shuffle a dataset again.
+        """Trains like `keras.Model.fit`, but does not shuffle a dataset by default.
 
         Raises:
-            ValueError: A batch has a place that a bias tower does not know; batches are
-                packed although XLA compiles the steps; or `class_weight` is given.
+            ValueError: A batch has an id above the largest id of a bias tower, or
+                `class_weight` is given.
+            ValueError: Batches are packed, and XLA compiles the training steps.
         """
         _refuse_class_weight(kwargs.get("class_weight"))
         with argument_errors():
@@ -243,7 +246,7 @@ class ClickModel(SteppingModel):
 
 @contextmanager
 def argument_errors() -> Iterator[None]:
-    """Converts errors about arguments to a `ValueError` of one sentence.
+    """Context manager that shortens errors about arguments to a `ValueError`.
 
     A failed assertion inside a TensorFlow graph raises an error of TensorFlow. Keras
     adds a dump of all arguments to the errors of its layers.
@@ -275,18 +278,20 @@ def _refuse_class_weight(class_weight: Any) -> None:
     """
     if class_weight:
         raise ValueError(
-            "class_weight cannot weigh clicks, because a list can have several; to "
-            "count clicks ten times give sample_weight=np.where(clicks == 1, 10, 1), "
-            "or batches(..., weight=np.where(log.click, 10, 1))"
+            "class_weight cannot weight clicks, because a list can have several "
+            "clicks; to count each click ten times, give "
+            "sample_weight=np.where(clicks == 1, 10, 1), or "
+            "batches(..., weight=np.where(log.click, 10, 1))"
         )
 
 
 def layout_of(place: Place, read: Sequence[str] = ()) -> dict[str, int]:
-    """The id of every layout column at a place; absent columns get id 0.
+    """Dict from layout column to id at a place; columns without an id get id 0.
 
     Args:
-        place: One id for position, row and column, or a dict that names columns.
-        read: Other columns that a bias tower reads, such as presentation columns.
+        place: Dict from layout column to id, or an int to use as the id of position,
+            row and column.
+        read: Additional columns that a bias tower reads, such as presentation columns.
 
     >>> layout_of(2)
     {'position': 2, 'row': 2, 'column': 2, 'device': 0}
@@ -325,10 +330,11 @@ def on_rows(
 
 
 def to_cells(values: Tensor, batch: Batch) -> Tensor:
-    """Maps values of the rows of a batch's `features` to the cells of the batch.
+    """Maps a value per row of `features` to a value per cell of the batch.
 
-    In packed batches, see `debias.batches`, rows are distinct items, and `cell` gives
-    the row of each cell. In other batches, rows are cells already.
+    In a packed batch (see `debias.batches`), each row is a distinct item, and `cell`
+    gives the row of each cell. In other batches, each row is a cell, so values do not
+    change.
 
     >>> to_cells(ops.array([0.5, 2.0]), {"cell": ops.array([[1, 0, 1]])}).shape[1]
     3
@@ -337,7 +343,7 @@ def to_cells(values: Tensor, batch: Batch) -> Tensor:
 
 
 def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
-    """Removes the last axis of a tower with one output: `(..., 1)` to `(...)`.
+    """Removes the last axis of the output of a tower, `(..., 1)` to `(...)`.
 
     The result is in single precision, even if the tower computes in half precision.
     """
@@ -349,7 +355,7 @@ def only_output(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
 
 
 def start_intercept(variable: Any, one: Any, rate: float) -> None:
-    """Sets an intercept to `one` times the logit of a rate, if it is still 0."""
+    """Sets an intercept that is still 0 to `one` times the logit of a rate."""
     value = ops.convert_to_numpy(variable)
     if not np.any(value[np.broadcast_to(one, value.shape) != 0]):
         logit = np.log(rate / (1 - rate))
@@ -357,10 +363,11 @@ def start_intercept(variable: Any, one: Any, rate: float) -> None:
 
 
 def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
-    """The last bias of a built tower, in the form of `ClickModel.intercepts`.
+    """The bias of the last layer of a tower, in the form of `ClickModel.intercepts`.
 
-    This function supports a `Tower`, a linear Dense layer, and a Sequential that ends
-    with one of them. For other layers, the list is empty.
+    The tower must be built. This function supports a `Tower`, a linear Dense layer, and
+    a Sequential that ends with such a layer. For other layers, the returned list is
+    empty.
     """
     last = tower.layers[-1] if isinstance(tower, keras.Sequential) else tower
     if isinstance(last, Tower):
@@ -372,10 +379,10 @@ def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
 
 
 def without_gradient(features: Any) -> AbstractContextManager[Any]:
-    """On torch, disables gradients of results that are computed from NumPy arrays.
+    """Context manager that disables gradients for NumPy input on torch.
 
-    Callers expect a NumPy array, and torch cannot convert a tensor with a gradient to
-    an array.
+    Callers convert the result to a NumPy array, and torch cannot convert a tensor with
+    a gradient.
     """
     if keras.backend.backend() != "torch" or not isinstance(features, np.ndarray):
         return nullcontext()
@@ -390,19 +397,20 @@ class Ranker(keras.Model):
     """The model to serve: maps features to scores and reads no position.
 
     Shapes: `(..., F)` to `(...)`, for any batch size and list length. A score depends
-    only on the item's features, not on its place, neighbours or padding. A ranker also
-    reads n raw rows by the names of the features: a pandas or Polars data frame, an
-    Arrow table, or a dict of columns.
+    only on the item's features, not on its place, neighbours or padding. A ranker with
+    feature names also reads raw rows, and finds the features by name. Raw rows are a
+    pandas or Polars data frame, an Arrow table, or a dict of columns.
 
     Args:
         model: A built click model.
         preprocess: Layer applied to raw features first, or None.
         feature_names: Names of the F features in order; None if features have no names.
-        kinds: Kinds of the features, as `RankingData.kinds`, with the vocabularies of
-            training. `debias.data.matrix` uses these kinds to encode raw rows. None for
-            numbers only.
-        examination: Learned examination of each rank relative to rank 1, None at
-            unknown ranks. Exports include it; scores do not depend on it.
+        kinds: Kinds of the features with the vocabularies of training, as in
+            `RankingData.kinds`. `debias.data.matrix` uses these kinds to encode raw
+            rows. None means that all features are numbers.
+        examination: Learned examination of each rank relative to rank 1, with None for
+            unknown ranks. Exports include the examination, but scores do not depend on
+            it.
     """
 
     def __init__(
@@ -428,7 +436,7 @@ class Ranker(keras.Model):
             return super().__call__(features, *args, **kwargs)
 
     def _read(self, features: Any) -> Any:
-        """Raw rows as an array; all else as it is."""
+        """Encodes raw rows as an array, and returns other input unchanged."""
         if isinstance(features, Mapping | Streamed):
             return encoded(features, self.feature_names, self.kinds, self.name)
         return features
@@ -453,7 +461,7 @@ class Ranker(keras.Model):
         return ops.take(scores, first + ops.arange(size))
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
-        """Predicts like Keras, for rows `(N, F)`, lists `(..., F)` or raw rows."""
+        """Predicts like `keras.Model.predict`, for features `(..., F)` or raw rows."""
         x = self._read(x)
         first = keras.tree.flatten(getattr(x, "element_spec", x))[0]
         rank = len(getattr(first, "shape", ()))
@@ -478,7 +486,7 @@ class Ranker(keras.Model):
 
 
 def _restored(value: Any) -> Any:
-    """Restores an argument from its configuration; layers pass unchanged."""
+    """Restores an argument from its configuration, or returns a layer unchanged."""
     if isinstance(value, list):
         return [_restored(each) for each in value]
     if isinstance(value, keras.layers.Layer):
@@ -499,7 +507,8 @@ def ranker(
         preprocess: Layer applied to raw features first, such as the `Standardize` used
             in training.
         feature_names: Names of the features in order; exports include them.
-        kinds: Kinds of the features, which exports include; None for numbers only.
+        kinds: Kinds of the features, which exports include. None means that all
+            features are numbers.
 
     Raises:
         ValueError: The model was never built.

@@ -1,15 +1,15 @@
 """Rankers trained on corrected clicks: published baselines for the click models.
 
-| model | after | learns bias |
+| model | method | learns bias |
 |---|---|---|
-| `InverseWeighted` | inverse propensity, affine: pointwise or listwise | no |
-| `DoublyRobust` | doubly robust: the correction of a direct model's prediction | no |
-| `RegressionEM` | examination and relevance by EM | yes |
+| `InverseWeighted` | inverse propensity or affine, pointwise or listwise | no |
+| `DoublyRobust` | doubly robust correction of a direct model's predictions | no |
+| `RegressionEM` | expectation maximisation for examination and relevance | yes |
 | `DualLearning` | dual learning algorithm | yes |
-| `PairDebias` | unbiased pairs | yes |
+| `PairDebias` | pairwise loss, divided by learned position ratios | yes |
 
 Compile, fit and serve these rankers like click models. Listwise and pairwise models
-score items and do not predict clicks: their `predicts_clicks` is False.
+rank items but do not predict clicks, so their attribute `predicts_clicks` is False.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,20 +61,23 @@ def _affine_logits(attraction: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class InverseWeighted(OneTowerClickModel):
-    """A ranker trained on clicks over propensities: labels (c - beta_k) / alpha_k.
+    """A ranker trained on corrected clicks, with labels (c - beta_k) / alpha_k.
+
+    In the label, c is the click on an item and k is the position of the item.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
         alpha: Increase of the click probability at each position when attraction goes
-            from 0 to 1. In a position-based model this is examination, which
-            `debias.propensity.estimate` estimates.
-        beta: Click probability at each position for attraction 0. This probability is
-            above 0 if users trust high ranks. None means 0.
-        listwise: Whether to use a softmax cross-entropy instead of a cross-entropy per
-            item.
+            from 0 to 1. In a position-based model, alpha is the examination
+            probability, which `debias.propensity.estimate` estimates.
+        beta: Click probability at each position for attraction 0. beta is above 0 if
+            users trust high ranks. None means 0.
+        listwise: Whether to use a softmax loss over the list instead of a cross-entropy
+            per item.
         clip: Largest weight: divisors below 1 / clip are raised to 1 / clip.
 
-    Source: Joachims et al., WSDM 2017; Vardasbi et al., CIKM 2020.
+    Source: Joachims et al., WSDM 2017, for inverse propensities; Vardasbi et al., CIKM
+    2020, for the affine correction.
 
     >>> import numpy as np
     >>> from debias.layers import Tower
@@ -130,11 +133,11 @@ class InverseWeighted(OneTowerClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Loss of corrected clicks in training; in evaluation, a loss of at least 0.
+        """Loss on corrected clicks in training, or a non-negative loss in evaluation.
 
-        With labels below 0 or above 1, the training loss has no lower bound and does
-        not measure fit. Evaluation uses the click likelihood for a pointwise model, and
-        the softmax over labels above 0 for a listwise model.
+        The training loss does not measure fit, because it has no lower bound if a label
+        is below 0 or above 1. A pointwise model is evaluated by the click likelihood. A
+        listwise model is evaluated by the softmax loss of the labels above 0.
         """
         if not (training or self.listwise):
             return click_cross_entropy(clicks, self.click_logits(batch, outputs))
@@ -151,15 +154,16 @@ class InverseWeighted(OneTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DoublyRobust(InverseWeighted):
-    """Doubly robust ranker: corrects a direct model that is trained together with it.
+    """Doubly robust ranker, which corrects a direct model that is trained with it.
 
     The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by maximum likelihood.
-    The ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k, with g = sigma(d(x))
-    held constant. So the labels do not contain the variance that d explains.
+    The ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k, where g =
+    sigma(d(x)) has no gradient. The labels have a lower variance if d predicts clicks
+    well.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`, the ranker.
-        direct: Layer of the same shapes, the direct model.
+        relevance: The ranker, a layer that maps `(..., F)` to `(..., 1)`.
+        direct: The direct model, a layer that maps `(..., F)` to `(..., 1)`.
         alpha, beta, listwise, clip: See `InverseWeighted`.
 
     Source: after Oosterhuis, TOIS 2023.
@@ -217,15 +221,16 @@ class DoublyRobust(InverseWeighted):
 
 @keras.saving.register_keras_serializable(package="debias")
 class RegressionEM(Product):
-    """The product model trained by expectation-maximisation, with one E-step per batch.
+    """The model `Product`, trained by expectation maximisation in mini-batches.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
 
-    The gradient equals the gradient of `Product`'s likelihood, so both models converge
-    to the same solution. Source: Wang et al., Position Bias Estimation for Unbiased
-    Learning to Rank in Personal Search, WSDM 2018.
+    Every batch has its own E-step. The gradient equals the gradient of the likelihood
+    of `Product`, so both models converge to the same solution. Source: Wang et al.,
+    Position Bias Estimation for Unbiased Learning to Rank in Personal Search, WSDM
+    2018.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -253,11 +258,11 @@ class RegressionEM(Product):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DualLearning(TwoTowerClickModel):
-    """Dual learning algorithm: ranker and bias tower weight each other's clicks.
+    """Dual learning, where ranker and bias tower weight each other's clicks.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
         clip: Largest weight.
 
     Source: Ai et al., SIGIR 2018.
@@ -307,17 +312,19 @@ class DualLearning(TwoTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PairDebias(OneTowerClickModel):
-    """Pairwise ranker; pairs of click and skip are weighted by learned position ratios.
+    """Pairwise ranker whose pair losses are divided by learned position ratios.
 
-    After each batch, t+_k moves towards (S_k / S_1)^(1 / (p + 1)), where S_k is the sum
-    of L_ij / t-_j over clicked items i at position k. t-_k moves in the same way, with
-    unclicked items.
+    Position k has the ratio t+_k for clicked items and the ratio t-_k for unclicked
+    items. After each batch, t+_k moves towards (S_k / S_1)^(1 / (p + 1)). The statistic
+    S_k is the sum of L_ij / t-_j over clicked items i at position k. The ratio t-_k
+    moves in the same way, with unclicked items.
+    `debias.losses.corrected.pairs_debiased` defines the pair loss L_ij.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
         positions: The largest position.
-        momentum: Share of the old ratios that is kept after a batch.
-        power: p, 0 or more; larger values draw the ratios towards 1.
+        momentum: Weight of the old ratios in the update after a batch, in [0, 1).
+        power: Regularisation p, 0 or more. Larger values pull the ratios towards 1.
 
     Source: Hu et al., WWW 2019.
 
@@ -371,7 +378,7 @@ class PairDebias(OneTowerClickModel):
         return self._pairs(batch, clicks, outputs)[0]
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> None:
-        """Updates the ratios; a batch without items at position 1 changes nothing."""
+        """Updates the ratios, unless no pair of the batch has an item at position 1."""
         _, *explained = self._pairs(batch, clicks, ops.stop_gradient(outputs))
         for table, items in zip((self.plus, self.minus), explained, strict=True):
             table.assign(self._moved(ops.convert_to_tensor(table), batch, items))
@@ -389,7 +396,7 @@ class PairDebias(OneTowerClickModel):
         return pairs_debiased(clicks, outputs, plus, minus)
 
     def _moved(self, table: Tensor, batch: Batch, items: Tensor) -> Tensor:
-        """Moves the ratios towards those that explain the losses of each position."""
+        """Moves the ratios towards the ratios of the pair losses of this batch."""
         cells = ops.one_hot(batch["position"], self.positions + 1, dtype=items.dtype)
         sums = ops.einsum("blk,bl->k", cells, items)[:, None]
         known = (sums > 0) & (sums[1] > 0)

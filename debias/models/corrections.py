@@ -1,7 +1,7 @@
-"""Builders of the corrections in the table `debias.presets.CORRECTIONS`.
+"""Functions that build the models in the table `debias.presets.CORRECTIONS`.
 
-A builder takes the layout of a log, a seed, and known examination. All corrections use
-the same relevance tower as the click models.
+Each function takes the layout of a log, a seed, and known examination probabilities.
+The relevance towers have the same layers as those of the click models.
 """
 
 from typing import NamedTuple
@@ -24,8 +24,8 @@ class Known(NamedTuple):
     """Known parameters of P(click) = beta_k + alpha_k attraction at rank k.
 
     Attributes:
-        alpha: Examination of each rank; empty if nothing is known.
-        beta: Click probability for attraction 0; None means 0.
+        alpha: Examination probability at each rank, or empty if unknown.
+        beta: Click probability at each rank for attraction 0. None means 0.
         clip: Largest weight.
     """
 

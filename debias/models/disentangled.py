@@ -1,4 +1,4 @@
-"""Disentangling: keeps the bias tower from explaining relevance."""
+"""A click model that keeps the bias tower from explaining relevance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +19,10 @@ TINY = 1e-6  # variance below which relevance cannot be predicted
 def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
     """Squared error of a prediction of each item's relevance, 0 at padding.
 
-    The error is (g - (r - m) / sqrt(v))^2, where m and v are the mean and variance of r
-    over the shown items of the batch. r is held constant. g, r and the result have
-    shape `(batch, list_size)`.
+    For the prediction g of relevance r, the error is (g - (r - m) / sqrt(v))^2. In this
+    formula, m and v are the mean and variance of r over the shown items of the batch.
+    The error has no gradient in r. The arguments and the result have the shape `(batch,
+    list_size)`.
 
     >>> errors = guess_errors(ops.zeros((1, 3)), ops.array([[1.0, 3.0, 9.0]]),
     ...     ops.array([[True, True, False]]))
@@ -38,34 +39,36 @@ def guess_errors(guess: Tensor, relevance: Tensor, shown: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Disentangled(TwoTowerClickModel):
-    """The additive model with a bias that cannot learn the relevance of logged items.
+    """An additive model whose bias tower is kept from learning relevance.
 
-    With the embedding z = bias(place), logit P(click) = r(x) + D(w . z). The model
-    ranks by r(x). If the log showed good items high, the place predicts relevance, and
-    w . z can learn what r should learn. Two terms in training prevent this. Setting
-    `dropout` or `strength` to 0 switches a term off:
+    The click logit is r(x) + D(w . z), where z = bias(place) is an embedding and D is
+    dropout. The model ranks by r(x). If the log showed relevant items at the top, the
+    place predicts relevance. The bias term w . z could then learn what r should learn.
+    Dropout and an adversarial head keep relevance out of w . z in training:
 
-    - D drops the bias logit of single cells, so that r alone explains their clicks.
-      Kept logits are not scaled up, so training and prediction use the same logit.
-    - A head h predicts relevance from the place, behind a reversed gradient. The head
-      adds the sum over shown items of (h(z) - s(x))^2 to the loss of a session. s(x) is
-      r(x), held constant and scaled to mean 0 and variance 1 over the batch, so that
-      the scale of r does not matter. The head learns to predict s(x), and z learns to
-      prevent this prediction. At the optimum, each item adds its variance, 1.
+    - The dropout D sets the bias logit of random cells to 0, so that r alone explains
+      the clicks on these cells. Other bias logits are not scaled up, so training and
+      prediction use the same logit. `dropout=0` switches the dropout off.
+
+    - A head h predicts relevance from z through a gradient reversal. The loss of a
+      session grows by the sum of (h(z) - s(x))^2 over the shown items. The target s(x)
+      is r(x) without its gradient, scaled to mean 0 and variance 1 over the batch, so
+      that the scale of r does not matter. The head learns to predict s(x), and z learns
+      to prevent this prediction. At the optimum, an item adds the variance of s(x),
+      which is 1. `strength=0` switches the head off.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        dropout: In [0, 1), probability of dropping the bias logit of a cell in
-            training.
-        strength: 0 or more. The gradient of the head's error is multiplied by -strength
-            before it reaches z.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, E)`.
+        dropout: Probability in [0, 1) of dropping the bias logit of a cell in training.
+        strength: Strength of the gradient reversal, 0 or more. The gradient of the
+            head's error is multiplied by -strength before it reaches z.
         seed: int or None. Random seed of the initial weights and the dropout.
 
-    `call` returns a dict of the logits `relevance` and `bias`, `(batch, list_size)`.
-    Unless `strength` is 0, the dict also has `guess`, the head's prediction of
-    relevance. Only the training loss contains the error of the guess; evaluation uses
-    the click likelihood.
+    `call` returns a dict of the logits `relevance` and `bias`, `(batch, list_size)`. If
+    `strength` is above 0, the dict also has `guess`, the head's prediction of
+    relevance. The training loss includes the error of `guess`. Evaluation uses only the
+    click likelihood.
 
     Raises:
         ValueError: `dropout` or `strength` is out of range.
@@ -138,10 +141,10 @@ class Disentangled(TwoTowerClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """-log P(clicks) of each session; in training, plus the errors of the guesses.
+        """-log P(clicks) of each session, plus the errors of `guess` in training.
 
-        Both terms are sums over the shown items, weighted by `weight` if the batch has
-        it.
+        The log-likelihood and the errors are sums over the shown items, with the cell
+        weights of the batch.
         """
         logits = self.click_logits(batch, outputs)
         losses = super().session_losses(batch, clicks, logits, training)

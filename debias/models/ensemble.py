@@ -1,8 +1,8 @@
-"""Several click models of one class, trained separately and averaged in serving.
+"""Ensembles of click models, with separate losses and averaged scores.
 
-The errors of the models differ, so the mean score has less noise than each score. To
-judge a mixture, compare it with an ensemble of equally many towers: both have the same
-capacity.
+The errors of the models differ, so the mean score has less noise than each score. A
+fair baseline for a mixture is an ensemble with the same number of towers, because the
+two have the same capacity.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,17 @@ from debias.types import Batch, Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class Ensemble(ClickModel):
-    """The mean of click models that are trained together, each by its own loss.
+    """The mean of several click models, each of which is trained by its own loss.
 
-    score(x) = (1 / K) sum_k score_k(x), and click logits are averaged as well. In
-    training, the loss of a session is the sum of the losses of all models, so no model
-    sees the errors of another. Evaluation uses the mean logit.
+    The score is the mean score of the K models, and the click logit is the mean of the
+    K click logits. In training, the loss of a session is the sum of the losses of all
+    models, so each model learns only from its own errors. Evaluation uses the loss of
+    the mean logit.
 
     Args:
         parts: K models of one class that return click logits. Give the models different
-            seeds: identical models stay identical, and their mean is no better than one
-            of them.
+            seeds, because identical models stay identical, and the mean of identical
+            models is no better than a single model.
 
     Raises:
         ValueError: `parts` is empty, or only some of the models predict clicks.
@@ -65,7 +66,7 @@ class Ensemble(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Any, training: bool = False
     ) -> Tensor:
-        """Sum of the models' losses in training, else the loss of the mean."""
+        """Sum of the models' losses in training, or loss of the mean in evaluation."""
         if not training:
             mean = self.click_logits(batch, outputs)
             return self.parts[0].session_losses(batch, clicks, mean)

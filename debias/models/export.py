@@ -1,20 +1,23 @@
-"""Exports of the ranker for serving: `.keras`, SavedModel or ONNX.
+"""Exports of a ranker for serving, as `.keras`, SavedModel or ONNX.
 
 An exported model has one input, `features` (lists, items, F) float32, for any number of
-lists and items. It has one output, `scores` (lists, items). The model reads no position
-and contains no optimiser. It stores the names of its features:
+lists and items. The only output is `scores` (lists, items). The model reads no position
+and contains no optimiser. An export stores the names of the features:
 
-- `.keras`: `Ranker.feature_names`;
-- SavedModel: `assets.extra/debias.json`, {"feature_names": [...]};
-- ONNX: the metadata property `feature_names`, a JSON list.
+- A `.keras` file stores the names in `Ranker.feature_names`.
 
-Beside the names, the export stores `examination`, which the click model learned for
-each rank: P(examined at rank k) / P(examined at rank 1), null if unknown.
+- A SavedModel stores the names in the list `feature_names` of the JSON file
+  `assets.extra/debias.json`.
 
-If some features are not numbers, the export also stores `kinds`: the kind of each
-feature and the vocabulary of each category. Code 0 means missing, 1 means unknown, and
-2 is the first value. A missing number is NaN. `debias.load` opens an export as a
-function that encodes raw rows in this way.
+- An ONNX file stores the names in the metadata property `feature_names`, a JSON list.
+
+An export also stores `examination`, the learned ratio P(examined at rank k) /
+P(examined at rank 1) for each rank k. The examination of an unknown rank is null.
+
+If a feature is not a number, the export also stores `kinds`, the kind of each feature
+and the vocabulary of each category. In a vocabulary, code 0 means missing, code 1 means
+unknown, and code 2 is the first value. A missing number is NaN. `debias.load` opens an
+export as a function that encodes and scores raw rows.
 """
 
 import json
@@ -42,7 +45,7 @@ FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 
 
 def format_of(path: str | Path) -> Format:
-    """The format for a file name; a name without ending means a SavedModel folder.
+    """Export format of a file name; a name without an ending is a SavedModel folder.
 
     Raises:
         ValueError: No format has this ending.
@@ -53,8 +56,8 @@ def format_of(path: str | Path) -> Format:
     endings: dict[str, Format] = {".keras": "keras", ".onnx": "onnx", "": "saved_model"}
     if (ending := Path(path).suffix) not in endings:
         raise ValueError(
-            f"{path}: the ending {ending} stands for no format; expected .keras, .onnx "
-            "or none, or the format itself, such as saved_model for a folder"
+            f"{path}: unknown ending {ending}; expected .keras, .onnx or no ending, or "
+            "give the format, such as saved_model for a folder"
         )
     return endings[ending]
 
@@ -71,25 +74,29 @@ def export(
     """Writes a ranker atomically as a file or a SavedModel folder.
 
     Args:
-        ranker: The result of `debias.ranker`, including preprocessing; or an object
-            with the attribute `ranker`, such as the result of `debias.fit` or
-            `debias.select`; or trees.
-            For formats of trees, see `debias.models.tree_exports.export_trees`.
+        ranker: The result of `debias.ranker`, which includes preprocessing, or an
+            object with the attribute `ranker`, such as the result of `debias.fit` or
+            `debias.select`. A ranker of boosted trees is written by
+            `debias.models.tree_exports.export_trees`, which has other formats.
         path: File or folder to write. A Keras file must end with `.keras`.
-        format: "keras"; "saved_model", for TensorFlow Serving and
-            `tf.saved_model.load(path).serve`; or "onnx", for ONNX runtimes, which needs
-            the extra `onnx`. None chooses by the file name.
-        features: F, the number of features of an item; None if the ranker knows F.
-        raw: Whether an ONNX file has one named input per feature, text for categories
-            (see `debias.models.raw_inputs`), instead of the single input `features`.
+        format: "keras", "saved_model" or "onnx". The format "saved_model" is for
+            TensorFlow Serving and `tf.saved_model.load(path).serve`. The format "onnx"
+            is for ONNX runtimes and needs the extra `onnx`. None chooses the format by
+            the file name.
+        features: Number F of features of an item. None uses the number that the ranker
+            knows.
+        raw: Whether an ONNX file has one named input per feature, instead of the single
+            input `features`. Named inputs take categories as text; see
+            `debias.models.raw_inputs`.
         overwrite: Whether an existing file at `path` may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The format is unknown, the name does not fit it, F is unknown, or
-            `path` exists. A folder without a SavedModel is never replaced.
+        ValueError: The format is unknown, the file name does not fit the format, F is
+            unknown, or `path` exists and `overwrite` is False. A folder without a
+            SavedModel is never replaced.
 
     >>> from debias.layers import Tower
     >>> from debias.models import Naive, ranker
@@ -185,7 +192,8 @@ def without_training(model: keras.Model) -> keras.Model:
     """An uncompiled copy of a built model, with the same weights.
 
     Raises:
-        ValueError: A layer's configuration does not restore all its weights.
+        ValueError: The configuration of a layer does not restore all weights of the
+            layer.
     """
     config = _uncompiled(keras.saving.serialize_keras_object(model))
     copy: keras.Model = keras.saving.deserialize_keras_object(config)

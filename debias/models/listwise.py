@@ -1,9 +1,10 @@
-"""Click models trained by a softmax over the list: which item was clicked.
+"""Click models trained by a softmax loss over the items of a list.
 
 A pointwise click model must also explain why one list gets more clicks than another.
-The query, the hour and the patience of the user matter for this, but not for a ranking.
-`Listwise` trains the same model only on which items of a list were clicked. Effects
-that all items of a list share cancel out.
+The number of clicks depends on the query, the time of day and the patience of the user.
+The order of the items in a list does not depend on such effects on the whole list.
+`Listwise` trains a click model only to predict which items of a list are clicked. An
+effect that is equal for all items of a list cancels out.
 """
 
 from typing import Any
@@ -19,15 +20,17 @@ from debias.types import Batch, Tensor
 class Listwise(ClickModel):
     """A click model trained by L = -sum_i c_i log softmax(z)_i, with click logits z.
 
-    exp(-L) is the probability of the clicked items given the number of clicks, if
-    clicks are drawn independently. An additive model has z_i = r(x_i) + g(place_i).
-    exp(-L) is then the probability for a position-based user with examination exp(g)
-    and attraction exp(r), both up to a factor. Sessions without a click add nothing to
-    the loss. The model ranks by the score of the wrapped model. The logits have no
-    absolute level, so the model does not predict clicks.
+    If each click is an independent draw from softmax(z), then exp(-L) is the
+    probability of the clicks given their number. An additive model, z_i = r(x_i) +
+    g(place_i), then acts like a position-based model with examination exp(g) and
+    attraction exp(r), up to constant factors. Sessions without a click add nothing to
+    the loss. The model ranks by the score of the wrapped model. The loss does not
+    determine the level of the logits, so the model does not predict click
+    probabilities.
 
-    Listwise models can be components of a mixture, which then infers the kind of user
-    from the positions of the clicks. Serve such a mixture by "relevance".
+    Listwise models can be components of a mixture, which then infers the type of user
+    from the positions of the clicks. A mixture of listwise models needs
+    `serving="relevance"`.
 
     Args:
         model: A click model that returns logits.
@@ -62,5 +65,5 @@ class Listwise(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """-log P(which items were clicked) of each session in nats, `(batch,)`."""
+        """Softmax loss of the clicked items in each session, in nats, `(batch,)`."""
         return softmax_cross_entropy(clicks, outputs)

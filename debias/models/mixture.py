@@ -1,16 +1,17 @@
-"""Mix-EM: a mixture of click models, one for each hidden kind of user.
+"""Mix-EM: a mixture of click models, one for each hidden type of user.
 
-A session belongs to a hidden type m of K. Component m predicts its clicks with logits
-z_lm, and the session's likelihood is
+Each session belongs to one of K hidden types. For a session of type m, component m
+predicts the click at position l with logit z_lm. The likelihood of a session is
 
     P(c_1..c_L) = sum_m prior_m prod_l P(c_l | z_lm).
 
-The gradient of this likelihood performs expectation maximisation. The weight of a
-session in the gradient of a component is the component's responsibility for the
-session. Every step uses current responsibilities. Source: Yan et al., Revisiting
-Two-tower Models for Unbiased Learning to Rank, SIGIR
-2022. They fix a uniform prior and drop sessions without clicks. Here the prior may be
-learned or depend on context, and every session counts.
+Training by the gradient of this likelihood is a form of expectation maximisation. In
+the gradient, component m weights each session by the posterior probability of type m.
+Every training step computes new posterior probabilities.
+
+Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
+SIGIR 2022. Yan et al. fix a uniform prior and drop sessions without clicks. In this
+module, the prior may be learned or depend on context, and every session counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,28 +37,31 @@ MOMENTUM = 0.99  # of the running mean of context-dependent shares
 
 @keras.saving.register_keras_serializable(package="debias")
 class Mixture(ClickModel):
-    """A mixture of K click models over the hidden type of a session.
+    """A mixture of K click models, one for each hidden type of session.
 
     Args:
-        components: K click models. Give them different seeds, because identical
-            components stay identical. Components may share towers. Each component uses
-            its own session likelihood, so `Listwise` components only model which items
+        components: K click models. Give the components different seeds, because
+            identical components stay identical. Components may share towers. Each
+            component uses its own loss, so `Listwise` components model only which items
             are clicked.
-        prior: "learned", K shares trained with the components; "uniform"; or a layer
-            `(batch, C)` to `(batch, K)` that predicts the logits of the shares from the
-            batch's `context`, which is known before any click.
-        temperature: Above 0. Divides the log-likelihoods in the posterior during
-            training. 1 is exact maximum likelihood; larger values keep the posterior
-            soft on long lists. The callback `Annealing` starts at a higher temperature.
-        serving: Definition of `score`. "click": logit of the expected click probability
-            of the item at the reference place, sum_m prior_m P(click | m). "relevance":
-            sum_m prior_m r_m(x), the mean of the components' scores. A prior that
-            depends on context is replaced by its mean.
-        reference: Place for serving="click".
+        prior: "learned", "uniform", or a layer. With "learned", the K prior
+            probabilities are trained with the components. A layer maps the `context` of
+            a batch, `(batch, C)`, to the logits of the prior, `(batch, K)`. The context
+            must be known before any click.
+        temperature: Divisor of the log-likelihoods in the posterior during training,
+            above 0. Temperature 1 gives exact maximum likelihood. Higher temperatures
+            keep the posterior soft on long lists. The callback `Annealing` starts at a
+            higher temperature.
+        serving: Definition of `score`, "click" or "relevance". With "click", the score
+            is the logit of sum_m prior_m P(click | m) for an item at the reference
+            place. With "relevance", the score is sum_m prior_m r_m(x), the mean of the
+            components' scores. A prior that depends on context is replaced by its mean.
+        reference: Reference place for serving="click".
 
-    `call` returns a dict of `logits` (batch, list_size, K), the click logits of the
-    components, and `log_prior` (batch, K). Metrics given to `compile` receive the
-    marginal click logits of `click_logits`.
+    `call` returns a dict. The entry `logits` (batch, list_size, K) has the click logits
+    of the components, and `log_prior` (batch, K) has the log prior of each session.
+    Metrics that are passed to `compile` receive the marginal click logits of
+    `click_logits`.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower, Tower
@@ -127,7 +131,7 @@ class Mixture(ClickModel):
         )
 
     def log_prior(self) -> Tensor:
-        """Log shares of the types, `(K,)`; if they depend on context, their mean."""
+        """Log prior of the types, `(K,)`, a running mean if it depends on context."""
         return ops.log_softmax(self.prior_logits)
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
@@ -178,9 +182,10 @@ class Mixture(ClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """Negative log of the mixture likelihood of each session in nats, `(batch,)`.
+        """Negative log-likelihood of each session in nats, `(batch,)`.
 
-        Training applies the temperature to the posterior; evaluation is exact.
+        Training applies the temperature to the posterior, and evaluation uses
+        temperature 1.
         """
         temperature = (
             ops.convert_to_tensor(self.current_temperature) if training else 1.0
@@ -218,13 +223,13 @@ class Mixture(ClickModel):
 class Annealing(keras.callbacks.Callback):
     """Callback that lowers the temperature of a mixture after each epoch.
 
-    Epoch e of the first `epochs` uses the temperature start^(1 - e / epochs) T^(e /
-    epochs), where T is the model's own temperature. At first, the posterior is soft; it
-    becomes harder while the components become different.
+    Epoch e uses the temperature start^(1 - e / epochs) T^(e / epochs), where T is the
+    temperature of the model. Epochs are counted from 0, and epochs from `epochs` on use
+    T. The posterior is soft at first and becomes sharper as the components separate.
 
     Args:
         start: Temperature of the first epoch, above 0.
-        epochs: Epochs until T is reached, at least 1.
+        epochs: Number of epochs until the temperature is T, at least 1.
 
     >>> Annealing(start=4.0, epochs=2).temperatures(own=1.0, count=3)
     [4.0, 2.0, 1.0]
@@ -250,16 +255,16 @@ class Annealing(keras.callbacks.Callback):
 
 
 class WatchComponents(keras.callbacks.Callback):
-    """Callback that logs, after every epoch, whether a mixture is collapsing.
+    """Callback that logs after every epoch how many components a mixture uses.
 
-    The callback adds three values to the logs. `components` is the effective number of
-    components, exp of the entropy of their mean posterior. `entropy` is the mean
-    entropy of the posteriors, in nats. `switching` is the share of sessions whose most
-    likely component changed since the last epoch. Put this callback before callbacks
-    that read the logs.
+    The callback adds three values to the logs, which show whether the mixture
+    collapses. `components` is the effective number of components, exp(H) for the
+    entropy H of the mean posterior. `entropy` is the mean entropy of the posteriors, in
+    nats. `switching` is the share of sessions whose most likely component changed since
+    the previous epoch. Put this callback before callbacks that read the logs.
 
     Args:
-        batch: Sessions to evaluate, the same at every epoch.
+        batch: Batch of sessions to evaluate after every epoch.
         clicks: `(batch, list_size)` clicks of these sessions, -1 at padding.
     """
 

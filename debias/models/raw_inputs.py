@@ -1,8 +1,9 @@
 """Adds named raw inputs to an ONNX ranker, for any ONNX runtime.
 
-Each feature is an input with its own name, of shape (lists, items), or (lists, items,
-m) for several categories. Categories are text, "" if missing. Numbers are float32, NaN
-if missing. `LabelEncoder` of ai.onnx.ml encodes text inside the model.
+Each feature becomes a named input of shape (lists, items), or (lists, items, m) for a
+feature with m categories. Categories are text, and "" means missing. Numbers are
+float32, and NaN means missing. The ONNX operator `LabelEncoder` of ai.onnx.ml encodes
+text inside the model.
 """
 
 from pathlib import Path
@@ -20,11 +21,11 @@ def with_raw_inputs(path: str | Path, features: Features) -> None:
     """Replaces the input `features` of an ONNX file by named raw inputs.
 
     Args:
-        path: The file, replaced.
-        features: Kinds of its columns.
+        path: The ONNX file, which is overwritten.
+        features: Kinds of the features in the order of the columns of `features`.
 
     Raises:
-        ValueError: A feature is called `features`, like the input to be replaced.
+        ValueError: A feature is named `features`, like the input that is replaced.
     """
     import onnx
     from onnx import TensorProto, helper

@@ -1,4 +1,4 @@
-"""Click models with further targets: orders, carts, seconds, grades."""
+"""Click models with additional targets, such as orders, ratings or dwell time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,34 +31,40 @@ LEAST_STEP = 0.05  # between two levels that the same clicks reach
 class MultiTarget(ClickModel):
     """Model of clicks and of targets that follow clicks, such as orders.
 
-    With e(place) the examination, a(x) the attraction and v(x) the conversion,
+    Let e(place) be the examination, a(x) the attraction and v(x; level) the conversion
+    of an item. For every impression,
 
         P(click) = e(place) a(x),
-        P(click and target > level) = e(place) a(x) v(x; level),
+        P(click and target > level) = e(place) a(x) v(x; level).
 
-    over all impressions. So conversion is learned from all shown items, not only from
-    clicked items. A target with several levels is ordinal: v(x; level j) = sigmoid(u(x)
-    - b_j) with b_1 = 0 < b_2 < ... The loss of a session is the sum of the
-    cross-entropies of the clicks and of each level of each target. Values of a target
-    without a click are ignored.
+    So the model learns conversion from all shown items, not only from clicked items. A
+    target with several levels is ordinal, with v(x; level j) = sigmoid(u(x) - b_j). The
+    thresholds b_j increase from b_1 = 0. The loss of a session is the sum of the
+    cross-entropies of clicks and of all target levels. The value of a target is ignored
+    if the item was not clicked.
 
     Items are ranked by the log of the expected worth of an examined impression,
 
-        score(x) = log a(x) + log(w_click + sum_t w_t sum_j v_t(x; level j)).
+        score(x) = log a(x) + log(w_click + sum_t w_t sum_j v_t(x; level j)),
+
+    where w_click is the worth of a click and w_t the worth of a level of target t.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1 + T)`: logits of attraction and of the
-            conversion of each target, such as `SharedBottom` or `Tower(out=1 + T)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
-        targets: Names of the T target columns, or a dict from names to increasing
-            levels that a target must exceed. Names alone mean the level 0.
-        worth: Worth of a click ("click") and of each exceeded level of a target, by
-            name; 0 or more; None: a level is worth 1 and a click 0.
+        relevance: Layer that maps `(..., F)` to `(..., 1 + T)`, such as `SharedBottom`
+            or `Tower`. The outputs are the logits of attraction and of the conversion
+            of each target.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
+        targets: Names of the T target columns, or a dict from name to increasing
+            levels. A target reaches a level if its value exceeds the level. A target
+            without levels has the single level 0.
+        worth: Dict from "click" or the name of a target to a worth of 0 or more. The
+            worth of a target counts for each exceeded level. None means worth 1 for
+            each level and 0 for a click.
 
     Raises:
-        ValueError: There is no target; levels do not increase; a worth is negative or
-            belongs to no target; or all worths are 0. When the model is called: the
-            batch lacks a target.
+        ValueError: There is no target, or levels do not increase.
+        ValueError: A worth is negative or belongs to no target, or all worths are 0.
+        ValueError: A batch lacks a target when the loss is computed.
 
     Source: after Ma et al., Entire Space Multi-Task Model, SIGIR 2018, with the
     examination of `Product`; levels after McCullagh, Regression Models for Ordinal
@@ -117,9 +123,10 @@ class MultiTarget(ClickModel):
     def start_at(
         self, rate: float, targets: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Sets intercepts to the click rate, and to conversion rates given a click.
+        """Sets intercepts to the logits of the click rate and the conversion rates.
 
-        If k of n clicks exceed a level, the rate is (k + 1/2) / (n + 1).
+        The conversion rate is (k + 1/2) / (n + 1) if k of n clicked items exceed a
+        level.
         """
         super().start_at(rate, targets)
         for place, (name, levels) in enumerate(self.targets.items(), 1):
@@ -136,7 +143,7 @@ class MultiTarget(ClickModel):
                 self.steps[name].assign(np.log(np.expm1(apart)))
 
     def _intercepts(self, place: int) -> list[tuple[Any, Any]]:
-        """As `intercepts`, for one output of the relevance tower."""
+        """Same as `intercepts`, but for one output of the relevance tower."""
         layers = getattr(self.relevance, "layers", None)  # if it is a Sequential
         last = layers[-1] if layers else self.relevance
         if isinstance(last, SharedBottom):
@@ -151,7 +158,7 @@ class MultiTarget(ClickModel):
         outputs: Mapping[str, Tensor],
         training: bool = False,
     ) -> Tensor:
-        """Cross-entropies of clicks and targets of each session in nats, `(batch,)`."""
+        """Summed cross-entropies of the clicks and targets of each session, in nats."""
         weight = batch.get("weight")
         losses = click_cross_entropy(clicks, outputs["click"], weight)
         for name, levels in self.targets.items():
@@ -164,9 +171,10 @@ class MultiTarget(ClickModel):
         return losses
 
     def probabilities(self, features: Tensor) -> dict[str, Tensor]:
-        """Probabilities for examined items with features `(..., F)`.
+        """Dict of the probabilities of clicks and targets for examined items.
 
-        P(click) `(...)`, and P(click and target > level) `(..., levels)` by target.
+        For features `(..., F)`, the entry "click" is P(click) `(...)`. The entry of
+        each target is P(click and target > level) `(..., levels)`.
         """
         logits = self._logits(features)
         click = ops.log_sigmoid(logits[..., 0])
@@ -218,7 +226,7 @@ class MultiTarget(ClickModel):
 
 
 def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
-    """The levels of each target; a name alone has the level 0.
+    """The levels of each target; a target without levels has the level 0.
 
     >>> rising(["order"]), rising({"dwell": (10, 30)})
     ({'order': [0.0]}, {'dwell': [10.0, 30.0]})
@@ -234,13 +242,13 @@ def rising(targets: Levels | Sequence[str]) -> dict[str, list[float]]:
         apart = all(low < high for low, high in pairwise(levels))
         if not levels or not apart or not all(map(math.isfinite, levels)):
             raise ValueError(
-                f"levels of target {name!r} must be numbers that rise, got {levels}"
+                f"levels of target {name!r} must be increasing numbers, got {levels}"
             )
     return found
 
 
 def priced(worth: Mapping[str, float] | None, targets: Levels) -> dict[str, float]:
-    """Worth of a click, and of a level of each target.
+    """Worth of a click and of each level of a target, by name.
 
     >>> priced({"order": 50}, {"order": [0.0], "dwell": [10.0]})
     {'click': 0.0, 'order': 50.0, 'dwell': 0.0}

@@ -1,4 +1,4 @@
-"""Click models with one relevance tower and at most one bias tower.
+"""Click models with one relevance tower and at most two bias towers.
 
 | model | click logit | ranks by |
 |---|---|---|
@@ -7,16 +7,19 @@
 | `Product` | logit of sigmoid(r(x)) sigmoid(g(place)) | r(x) |
 | `TrustBiased` | logit of s(g(place)) (1 - s(-r(x)) s(-t(place))), s = sigmoid | r(x) |
 | `Additive` | r(x) + g(place) | r(x) |
-| `Dot` | r(x) . e(place) | P(click) over the reference places |
-| `BilinearModel` | r'Be + b_r.r + b_e.e + b | P(click) over the reference places |
+| `Dot` | r(x) . e(place) | mean P(click) over reference places |
+| `BilinearModel` | r'Be + b_r.r + b_e.e + b | mean P(click) over reference places |
+
+In the table, x are the features of an item, and r is the relevance tower. The towers g
+and t return a logit of a place, and e returns an embedding of a place.
 
 `Dot`, `BilinearModel` and `PositionFeature` need a reference place for scoring. The
-reference place is an argument, because the ranking may depend on it. `Dot` and
-`BilinearModel` also take several reference places. The score is then the mean click
-probability over these places, on the logit scale. A single place is risky: its
-embedding can fit the clicks and still be small, or point away from the embeddings of
-other places. A mean of logits would give most weight to rarely clicked places, about
-which the log says least.
+reference place is an argument, because the ranking may depend on the place. With
+several reference places, the score of `Dot` and `BilinearModel` is the logit of the
+mean click probability over these places. A single reference place is risky, because its
+embedding can fit the clicks and still be small or point away from the other embeddings.
+A mean of logits would give the most weight to rarely clicked places, about which the
+log has the least information.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,10 +57,10 @@ class RankedByRelevance(ClickModel):
 
 
 class OneTowerClickModel(RankedByRelevance):
-    """A single relevance tower that ranks by its logit.
+    """A click model with a single tower, which ranks by the logit of the tower.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
     """
 
     def __init__(self, relevance: keras.layers.Layer, **kwargs: Any):
@@ -71,10 +74,12 @@ class OneTowerClickModel(RankedByRelevance):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Naive(OneTowerClickModel):
-    """Treats clicks as relevance: logit P(click) = r(x). The baseline of every table.
+    """Treats clicks as relevance: logit P(click) = r(x).
+
+    The result tables of the documentation use this model as the baseline.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
 
     >>> import numpy as np
     >>> from debias.layers import Tower
@@ -84,11 +89,11 @@ class Naive(OneTowerClickModel):
 
 
 class TwoTowerClickModel(RankedByRelevance):
-    """Combines a relevance and a bias logit by `combine`; ranks by relevance.
+    """Combines a relevance logit and a bias logit, and ranks by relevance.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
     """
 
     def __init__(
@@ -115,9 +120,9 @@ class Additive(TwoTowerClickModel):
     """logit P(click) = r(x) + g(place); ranks by r(x).
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`; its `dropout` is
-            the position dropout of Zhao et al.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`. The `dropout`
+            of a `BiasTower` is the position dropout of Zhao et al.
 
     Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
 
@@ -138,8 +143,8 @@ class Product(TwoTowerClickModel):
     """P(click) = sigmoid(r(x)) sigmoid(g(place)); ranks by r(x).
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
 
     Source: after Guo et al., PAL, RecSys 2019.
 
@@ -159,24 +164,26 @@ class Product(TwoTowerClickModel):
 class TrustBiased(RankedByRelevance):
     """P(click) = sigmoid(g(place)) (1 - sigmoid(-r(x)) sigmoid(-t(place))); ranks by r.
 
-    A user who sees an item clicks it because it is attractive, sigmoid(r), or because
-    the place is trusted, sigmoid(t). This probability is an affine function of
-    attraction,
+    A user who sees an item clicks the item if it is attractive, with probability
+    sigmoid(r), or if the user trusts the place, with probability sigmoid(t). The click
+    probability is an affine function of the attraction sigmoid(r),
 
         P(click) = alpha attraction + beta,
-        alpha = sigmoid(g) sigmoid(-t),    beta = sigmoid(g) sigmoid(t),
+        alpha = sigmoid(g) sigmoid(-t),    beta = sigmoid(g) sigmoid(t).
 
-    as in the affine correction of trust bias. Here, alpha and beta are learned together
-    with r. Clicks alone determine attraction only up to an affine map: if the
-    attraction of all items has a lower limit, the model may take this limit for trust
-    that all places share. The affine map does not change the ranking.
+    The affine correction of trust bias uses the same function with known alpha and
+    beta. This model learns alpha and beta together with r. Clicks determine attraction
+    only up to an affine map. For example, if all items have some minimum attraction,
+    the model may explain the minimum by trust in all places. An affine map of
+    attraction does not change the ranking.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`, for examination.
-        trust: Another such layer, for clicks by trust. If its output starts far below
-            0, as the argument `center` of `BiasTower` allows, the model is close to
-            `Product` and learns trust slowly.
+        relevance: Layer that maps `(..., F)` to `(..., 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`, for
+            examination.
+        trust: Layer like `bias`, for clicks that are caused by trust. If the initial
+            output is far below 0, the model starts close to `Product` and learns trust
+            slowly. The argument `center` of `BiasTower` sets the initial output.
 
     Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
     WWW 2019, and Vardasbi et al., When Inverse Propensity Scoring does not Work, CIKM
@@ -217,14 +224,15 @@ class TrustBiased(RankedByRelevance):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PositionFeature(ClickModel):
-    """logit P(click) = r(x, e(place)): the place is an additional feature.
+    """Uses the place as an additional feature: logit P(click) = r(x, e(place)).
 
     Args:
-        relevance: Layer `(..., F + E)` to `(..., 1)`.
-        place: Layer from the batch's dict to `(batch, list_size, E)`; its `dropout`
-            hides the place of some lists (rate .15 in the source).
-        reference: Place that serving assumes for every item. 0 means "missing", and the
-            dropout trains this id.
+        relevance: Layer that maps `(..., F + E)` to `(..., 1)`.
+        place: Layer that maps the batch dict to `(batch, list_size, E)`. The `dropout`
+            of a `BiasTower` hides the places of random lists. Haldar et al. use dropout
+            .15.
+        reference: Place that serving assumes for every item. The default 0 means a
+            missing place, which dropout also produces in training.
 
     Source: after Haldar et al., Improving Deep Learning for Airbnb Search, KDD 2020.
 
@@ -265,12 +273,13 @@ class PositionFeature(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PositionOnly(ClickModel):
-    """logit P(click) = g(place): users who click by rank; a component for mixtures.
+    """Models users who click by place only: logit P(click) = g(place).
 
     Args:
-        bias: Layer from the batch's dict to `(batch, list_size, 1)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, 1)`.
 
-    `score` is 0 for all items.
+    `PositionOnly` can be a component of a mixture. The method `score` returns 0 for all
+    items.
 
     >>> import numpy as np
     >>> from debias.layers import BiasTower
@@ -294,14 +303,15 @@ class PositionOnly(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Dot(ClickModel):
-    """logit P(click) = r(x) . e(place), both with D dimensions.
+    """logit P(click) = r(x) . e(place), a dot product of two embeddings.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., D)`.
-        bias: Layer from the batch's dict to `(batch, list_size, D)`.
-        reference: Place at which serving scores the items: an id for position, row and
-            column, or a dict of ids by column. For several places, the score is the
-            log-odds of the mean click probability.
+        relevance: Layer that maps `(..., F)` to `(..., D)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, D)`.
+        reference: Place at which serving scores the items, as a dict from layout column
+            to id, or as an int to use for position, row and column. For a sequence of
+            places, the score is the logit of the mean click probability over these
+            places.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
     SIGIR 2022.
@@ -337,9 +347,9 @@ class Dot(ClickModel):
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """The tower's intercepts, in the direction of the mean embedding of the places.
+        """Intercepts of the relevance tower, along the mean embedding e of the places.
 
-        With e the mean embedding, adding e / |e|^2 to r adds 1 to e . r.
+        Adding e / |e|^2 to the relevance embedding r adds 1 to the dot product e . r.
         """
         columns = getattr(self.bias, "columns", None)
         if not columns:
@@ -361,9 +371,9 @@ class BilinearModel(ClickModel):
     """logit P(click) = r'Be + b_r.r + b_e.e + b with r = r(x), e = e(place).
 
     Args:
-        relevance: Layer `(..., F)` to `(..., D)`.
-        bias: Layer from the batch's dict to `(batch, list_size, E)`.
-        reference: Place or places at which serving scores the items, see `Dot`.
+        relevance: Layer that maps `(..., F)` to `(..., D)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, E)`.
+        reference: One or several reference places for serving, as in `Dot`.
         seed: int or None. Random seed of the initial weights of the bilinear form.
 
     Source: Yan et al., SIGIR 2022, where the model is called EInter.
@@ -411,7 +421,7 @@ class BilinearModel(ClickModel):
 
 
 def log_odds_of_mean(logits: Tensor) -> Tensor:
-    """logit of mean_k sigmoid(z_k), `(..., K)` to `(...)`, computed in log space.
+    """Logit of the mean of sigmoid(z_k) over k, `(..., K)` to `(...)`, in log space.
 
     >>> round(float(log_odds_of_mean(ops.array([0.0, -100.0]))), 4)  # P = 1/4
     -1.0986
@@ -427,8 +437,8 @@ def embeddings(bias: keras.layers.Layer, reference: Places) -> Tensor:
     """Embeddings `(K, E)` of the reference places.
 
     Args:
-        bias: Layer from a layout's dict to `(batch, list_size, E)`.
-        reference: One place or several.
+        bias: Layer that maps a dict of layout columns to `(batch, list_size, E)`.
+        reference: One place, or a sequence of places.
 
     Raises:
         ValueError: `reference` contains no place.

@@ -1,4 +1,4 @@
-"""Exports of trees for LightGBM, XGBoost, search engines and ONNX."""
+"""Exports of boosted trees for LightGBM, XGBoost, search engines and ONNX."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ ENDINGS = {
 
 
 def tree_format(path: str | Path) -> TreeFormat:
-    """The format for a file name.
+    """Export format of boosted trees for the ending of a file name.
 
     Raises:
         ValueError: No format of trees has this ending.
@@ -48,25 +48,27 @@ def export_trees(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Writes trees atomically to a file.
+    """Writes boosted trees atomically to a file.
 
-    The formats of other libraries refer to features by number, and to categories by
-    code. NAME.features.json beside the file describes them.
+    The formats "lightgbm" and "xgboost" refer to features by number. The formats
+    "lightgbm", "xgboost" and "ltr" refer to categories by code. If features have names,
+    the file NAME.features.json, next to the export, lists the features and codes.
 
     Args:
         trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.
         path: File to write.
-        format: "trees", which `debias.load` opens; "onnx"; "lightgbm" (text) or
-            "xgboost" (JSON, or its binary form as .ubj), if this library grew the
-            trees; or "ltr", see `ltr`. None chooses by the file name.
+        format: "trees", "onnx", "lightgbm", "xgboost" or "ltr". `debias.load` opens the
+            format "trees". The formats "lightgbm" (text) and "xgboost" (JSON, or binary
+            as .ubj) need trees that the same library trained. The function `ltr`
+            describes the format "ltr". None chooses the format by the file name.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The format is unknown or belongs to another library, or `path`
-            exists.
+        ValueError: The format is unknown or belongs to the other library, or `path`
+            exists and `overwrite` is False.
     """
     path = Path(path)
     format = tree_format(path) if format is None else format
@@ -99,7 +101,7 @@ def export_trees(
 
 
 def ltr(trees: Trees) -> list[dict[str, Any]]:
-    """Trees as XGBoost's JSON dump, for the plugins of Elasticsearch and OpenSearch.
+    """Trees as XGBoost's JSON dump, for plugins of Elasticsearch and OpenSearch.
 
     A row goes to `yes` if the feature is below `split_condition`. The dump omits the
     base score, which does not change the order.
@@ -145,8 +147,8 @@ def _ltr(
 def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
     """Writes an ONNX model from features (lists, items, F) to scores (lists, items).
 
-    Each threshold is the largest float32 number that goes left. So every row reaches
-    the same leaves as in the original trees.
+    Each threshold is the largest float32 number that goes to the left child. So every
+    row reaches the same leaves as in the original trees.
 
     Raises:
         ModuleNotFoundError: The extra `onnx` is not installed.
@@ -198,7 +200,7 @@ def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
 
 
 def told(ranker: Any) -> dict[str, Any]:
-    """Metadata of an export as JSON values; the keys are in `CARRIED`."""
+    """Metadata of an export as JSON values: feature names, kinds and examination."""
     found = {
         "feature_names": ranker.feature_names,
         "kinds": as_records(ranker.kinds),

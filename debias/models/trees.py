@@ -1,10 +1,10 @@
-"""Click models whose relevance is boosted trees, by LightGBM or XGBoost.
+"""Click models whose relevance is a sum of boosted trees, by LightGBM or XGBoost.
 
-P(click on item i at place k) = theta_k sigmoid(f(x_i)), as in the product model, with f
-a sum of trees. Each round adds a tree fitted to the gradient of the click likelihood,
-with clicks counted by item and place. Between rounds, an EM step updates theta. theta
-is 1 at the most examined place, usually rank 1, so f is the logit of a click at this
-place.
+As in the product model, P(click on item i at place k) = theta_k sigmoid(f(x_i)), where
+theta_k is the examination and f is a sum of trees. Each round adds a tree that fits the
+gradient of the click likelihood. Clicks are counted by item and place. After each
+round, an EM step updates theta. The most examined place, usually rank 1, has theta 1,
+so f is the click logit at this place.
 """
 
 import json
@@ -30,12 +30,12 @@ KEYS = ("library", "booster", "base", "theta", "list_size", "feature_names", "ki
 
 
 class Counts(NamedTuple):
-    """Impressions and clicks by item and place; M cells with impressions.
+    """Impressions and clicks of M pairs of an item and a place.
 
     Attributes:
-        row: (M,) row of the item's features.
-        place: (M,) int from 0.
-        shown, clicked: (M,) float.
+        row: (M,) row of the item in the feature matrix.
+        place: (M,) zero-based number of the place, int.
+        shown, clicked: (M,) numbers of impressions and of clicks, float.
     """
 
     row: np.ndarray
@@ -53,13 +53,13 @@ class TreesConfig:
         rounds: Largest number of trees.
         rate: Learning rate, which multiplies the values of each tree.
         leaves: Largest number of leaves of a tree.
-        items: Smallest number of items in a leaf of LightGBM. With few items, a smaller
-            number is used.
+        items: Smallest number of items in a leaf, for LightGBM. `least` limits this
+            number to a twentieth of the items.
         patience: Training stops after this many rounds without a better likelihood of
             held-out clicks.
-        seed: Random seed of the library; the trees use all rows and columns.
-        threads: Number of threads of the library. With several threads, results vary by
-            rounding.
+        seed: Random seed of the library. The trees use all rows and columns.
+        threads: Number of threads of the library. With several threads, results differ
+            by rounding errors.
     """
 
     library: Library = "lightgbm"
@@ -92,11 +92,11 @@ class TreesConfig:
 
 
 def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
-    """Log-likelihood of the counted clicks, sum of c log p + (n - c) log(1 - p).
+    """Log-likelihood of c clicks in n impressions, sum c log p + (n - c) log(1 - p).
 
     Args:
-        logit: (R,) f of each row.
-        theta: (K,) examination of each place.
+        logit: (R,) logit f of each row.
+        theta: (K,) examination probability of each place.
         counts: Impressions and clicks by row and place.
 
     >>> one = Counts(np.array([0]), np.array([0]), np.array([4.0]), np.array([1.0]))
@@ -111,10 +111,11 @@ def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
 def slopes(
     logit: np.ndarray, theta: np.ndarray, counts: Counts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) gradient of minus `likelihood` in f, and its expected curvature.
+    """Gradient and expected curvature of minus `likelihood` in f, `(R,)` each.
 
-    Let s = sigmoid(f) and p = theta s. The derivative dL/df is sum (c - n p) (1 - s) /
-    (1 - p), and the information is sum n p (1 - s)^2 / (1 - p).
+    Let s = sigmoid(f) and p = theta s, with c clicks in n impressions at a place. The
+    derivative of the log-likelihood is sum (c - n p) (1 - s) / (1 - p). The Fisher
+    information is sum n p (1 - s)^2 / (1 - p). Each sum is over the places of a row.
     """
     rows = len(logit)
     p = _clicks(logit, theta, counts)
@@ -126,11 +127,12 @@ def slopes(
 
 
 def examined(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> np.ndarray:
-    """(K,) theta after an EM step. The first 1 stays 1, to fix the scale.
+    """Examination theta `(K,)` after an EM step.
 
-    An impression without a click was examined with probability theta (1 - s) / (1 -
-    theta s). The new theta of a place is the mean examination probability of its
-    impressions.
+    With s = sigmoid(f), an impression without a click was examined with probability
+    theta (1 - s) / (1 - theta s). The new theta of a place is the mean examination
+    probability of its impressions. The first place with the largest theta gets theta 1,
+    which fixes the scale.
     """
     s, t = expit(logit)[counts.row], theta[counts.place]
     unseen = (counts.shown - counts.clicked) * t * (1 - s) / np.maximum(1 - t * s, TINY)
@@ -151,15 +153,16 @@ class Trees:
     """A ranker of boosted trees and its click model.
 
     Attributes:
-        library: Library of the booster.
+        library: "lightgbm" or "xgboost".
         booster: `lightgbm.Booster` or `xgboost.Booster`.
-        base: Base score, to which the trees add.
-        theta: (K,) examination of each place: all ranks of the first device, then of
-            the next device. None for a ranker that does not predict clicks.
+        base: Base score, a constant that is added to the values of the trees.
+        theta: (K,) examination of each place, for all ranks of the first device, then
+            for all ranks of the next device. None if the ranker does not predict
+            clicks.
         list_size: Number of ranks in a list.
         feature_names: Names of the features in order; None if features have no names.
-        kinds: Kinds of the features; None for numbers only. The trees read category
-            codes as numbers.
+        kinds: Kinds of the features. None means that all features are numbers. The
+            trees read category codes as numbers.
     """
 
     library: Library
@@ -185,9 +188,10 @@ class Trees:
         return tuple((curve / curve[0]).tolist())
 
     def __call__(self, features: Any) -> np.ndarray:
-        """Scores (...,) float32 of features (..., F): click logits where theta is 1.
+        """Scores (...,) float32 of features (..., F) or of raw rows.
 
-        Raw rows are read by the names of the features, as by `debias.Ranker`.
+        A score is the click logit at a place with theta 1. Raw rows are read by the
+        names of the features, as in `debias.Ranker`.
 
         Raises:
             ValueError: The number of features is wrong, or a feature is missing.
@@ -208,14 +212,15 @@ class Trees:
         return found.astype(np.float32).reshape(given.shape[:-1])
 
     def place_logits(self, log: ClickLog, features: np.ndarray) -> np.ndarray:
-        """(S, L) click logits of each cell.
+        """Click logits (S, L) of the cells of a log.
 
         Args:
-            log: Log with lists no longer than those of training.
+            log: Log whose lists are not longer than `list_size`.
             features: (items, F).
 
         Raises:
-            ValueError: The trees do not predict clicks, or training had no such place.
+            ValueError: The trees do not predict clicks, or the log has a rank or a
+                device that training did not have.
         """
         if self.theta is None:
             raise ValueError("this ranker does not predict clicks")
@@ -254,7 +259,7 @@ class Trees:
 
     @classmethod
     def read(cls, path: str | Path) -> "Trees":
-        """Reads a file that `write` wrote.
+        """Reads a file that was written by `write`.
 
         Raises:
             ValueError: The file is missing or damaged.
@@ -285,9 +290,10 @@ class Trees:
 
 
 def places(log: ClickLog, list_size: int) -> np.ndarray:
-    """(S, L) int64 place of each cell: its rank from 0, plus L per device.
+    """Zero-based place of each cell, (S, L) int64.
 
-    Padding cells have -1.
+    The place is the zero-based rank plus `list_size` times the device. Padding cells
+    have place -1.
 
     Raises:
         ValueError: The lists are longer than `list_size`.
@@ -318,13 +324,14 @@ def boost(
         features: (R, F) features of the items in `counts` or `judges`.
         counts: Training clicks.
         judges: Held-out clicks.
-        theta: (K,) examination to start from, with a maximum of 1.
+        theta: (K,) initial examination of each place, with a maximum of 1.
         config: Settings.
-        progress: Called with the number of rounds since the last call.
+        progress: Function that is called with the number of rounds since its last call.
 
     Returns:
-        The booster with its best number of trees, the base score, theta at this number
-        of trees, and the mean log-likelihood of a held-out impression after each round.
+        The booster with the best number of trees, the base score, theta at the best
+        number of trees, and a history. The history has the mean log-likelihood per
+        held-out impression after each round.
     """
     rate = counts.clicked.sum() / (counts.shown * theta[counts.place]).sum()
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
@@ -354,7 +361,7 @@ class _Growing(Protocol):
     def send(
         self, slope: tuple[np.ndarray, np.ndarray], base: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a tree for gradient and curvature; returns the scores of all rows."""
+        """Adds a tree for a gradient and a curvature, and returns the new scores."""
 
     def cut(self, rounds: int) -> Any:
         """The booster of the first `rounds` rounds."""
@@ -399,9 +406,10 @@ class Node(NamedTuple):
     Attributes:
         value: Value of a leaf; None for a split.
         feature: Number of the feature that a split reads.
-        threshold: float32; a row goes left where feature <= threshold.
+        threshold: float32 threshold of a split. A row goes left if feature <=
+            threshold.
         left, right: The children.
-        missing_left: Whether NaN goes left.
+        missing_left: Whether a row goes left if the feature is NaN.
     """
 
     value: float | None
@@ -413,7 +421,9 @@ class Node(NamedTuple):
 
 
 def below(threshold: float, inclusive: bool) -> float:
-    """The largest float32 that goes left at a library's threshold.
+    """The largest float32 feature value that goes left at a threshold.
+
+    `inclusive` means that the threshold itself goes left.
 
     >>> below(0.5, inclusive=True), below(0.5, inclusive=False) < 0.5
     (0.5, True)

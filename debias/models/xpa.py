@@ -1,4 +1,4 @@
-"""XPA: a click model in which neighbouring items affect a click."""
+"""XPA, a click model in which neighbouring items affect a click."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,25 +18,27 @@ HEARD = ("relevance", "places")
 
 @keras.saving.register_keras_serializable(package="debias")
 class XPA(ClickModel):
-    """Cross-position attention (XPA) over the relevance and the places of a list.
+    """Click model with cross-position attention (XPA) between the items of a list.
 
-    With h the relevance embeddings and z the embeddings of the places,
+    Let h be the relevance embeddings and z the embeddings of the places. Item i has the
+    click logit
 
         logit_i = w1 . h_i + w2 . z_i
-                  + w3 . sum_j A_ij V_r h_j + w4 . sum_j A'_ij V_b z_j:
+                  + w3 . sum_j A_ij V_r h_j + w4 . sum_j A'_ij V_b z_j.
 
-    the four terms are the item's relevance, its place, the effect of its neighbours'
-    relevance, and the effect of its neighbours' places. A and A' depend only on places.
-    Serving keeps w1 . h_i, the only term about the item itself. Without `attend_self`
-    (the default), the other terms do not depend on the item itself.
+    The first two terms of the logit are the item's relevance and place. The last two
+    terms of the logit are the effects of the neighbours' relevance and places. The
+    attention weights A and A' depend only on places. Serving uses only w1 . h_i, the
+    relevance of the item. By default (`attend_self=False`), the other terms of the
+    logit do not depend on the item's features.
 
     Args:
-        relevance: Layer `(..., F)` to `(..., D)`.
-        bias: Layer from the batch's dict to `(batch, list_size, E)`; on a grid it reads
-            row and column.
+        relevance: Layer that maps `(..., F)` to `(..., D)`.
+        bias: Layer that maps the batch dict to `(batch, list_size, E)`. For a grid,
+            give a layer that reads row and column.
         dim: Dimension of the queries and keys.
-        hears: Which properties of the neighbours count: "relevance" (w3), "places"
-            (w4), or both.
+        hears: Properties of the neighbours that affect a click, "relevance" (term w3),
+            "places" (term w4), or both.
         attend_self: Whether an item attends to itself.
         seed: int or None. Random seed of the initial weights.
 
@@ -96,7 +98,7 @@ class XPA(ClickModel):
         return ops.squeeze(logit, -1)
 
     def attention(self, batch: Batch) -> Tensor:
-        """Attention A_ij to neighbours' relevance, `(batch, list_size, list_size)`.
+        """Attention weights A of the relevance term, `(batch, list_size, list_size)`.
 
         Raises:
             ValueError: `hears` does not include "relevance".
@@ -113,10 +115,10 @@ class XPA(ClickModel):
         return [(self.own_relevance.bias, 1.0)]
 
     def without_decay(self) -> list[keras.layers.Layer]:
-        """All layers except the relevance tower.
+        """Layers without weight decay: all layers except the relevance tower.
 
-        If another layer also had weight decay, relevance would shrink to zero on small
-        logs before the model learns it.
+        With weight decay on other layers as well, relevance would shrink to zero on
+        small logs before the model learns relevance.
         """
         own = [self.own_relevance, self.own_place, *self.heard.values()]
         return [*super().without_decay(), *own]

@@ -158,9 +158,9 @@ def test_gradients_reach_examination_attraction_and_conversion():
     "targets, worth, message",
     [
         ([], None, "targets must name at least one target column, got none"),
-        ({"order": ()}, None, "levels of target 'order' must be numbers that rise"),
-        ({"dwell": (60, 10)}, None, "must be numbers that rise, got .60.0, 10.0."),
-        ({"dwell": (0, np.nan)}, None, "must be numbers that rise"),
+        ({"order": ()}, None, "levels of target 'order' must be increasing numbers"),
+        ({"dwell": (60, 10)}, None, "must be increasing numbers, got .60.0, 10.0."),
+        ({"dwell": (0, np.nan)}, None, "must be increasing numbers"),
         (["order"], {"ordr": 1}, "worth names 'ordr', expected some of click order"),
         (["order"], {"order": -1}, "worth of order must be 0 or more, got -1"),
         (["order"], {"click": 0}, "worth must be above 0 for a click or for a target"),
