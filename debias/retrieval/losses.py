@@ -1,9 +1,10 @@
 """Losses of retrieval models with one positive column and several negatives.
 
-Each loss takes the column of the positive, (B,) int, and scores (B, C), already divided
-by the temperature and corrected. Scores at or below -1e8 are masked and ignored. Each
-loss returns (B,), a mean over the columns of a row, not a sum over the batch. So the
-learning rate has the same meaning for any batch size and number of negatives.
+Each loss takes the column of each row's positive, (B,) int, and scores (B, C), which
+are already divided by the temperature and corrected. Scores at or below -1e8 are masked
+and ignored. Each loss returns one value per row, (B,). Except for the softmax, this
+value is a mean over the columns of the row. So the learning rate has the same meaning
+for any batch size and number of negatives.
 """
 
 from typing import Any
@@ -30,7 +31,7 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def softmax(positive: Tensor, scores: Tensor) -> Tensor:
-    """Listwise: -log(exp s+ / sum_c exp s_c), over in-batch or sampled candidates.
+    """Listwise loss: -log(exp s+ / sum_c exp s_c) over the candidates c of the row.
 
     >>> row = softmax(ops.array([1]), ops.array([[0.0, 0.0, -1e9]]))
     >>> round(float(row[0]), 4)  # log 2
@@ -53,7 +54,7 @@ def pointwise(positive: Tensor, scores: Tensor) -> Tensor:
 
 
 def hinge(positive: Tensor, scores: Tensor, margin: float = 1.0) -> Tensor:
-    """Triplets: mean over negatives of max(0, s- + margin - s+).
+    """Triplet loss: mean of max(0, s- + margin - s+) over the negatives.
 
     >>> float(hinge(ops.array([0]), ops.array([[2.0, 1.5, -3.0]]))[0])  # (.5 + 0) / 2
     0.25
@@ -63,7 +64,7 @@ def hinge(positive: Tensor, scores: Tensor, margin: float = 1.0) -> Tensor:
 
 
 def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
-    """Triplets: mean over negatives of log(1 + exp(sigma (s- - s+))).
+    """Triplet loss: mean of log(1 + exp(sigma (s- - s+))) over the negatives.
 
     >>> round(float(logistic(ops.array([0]), ops.array([[1.0, 1.0]]))[0]), 4)  # log 2
     0.6931
@@ -76,9 +77,9 @@ def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 def bpr(positive: Tensor, scores: Tensor) -> Tensor:
-    """Bayesian personalised ranking: -log sigmoid(s+ - s-), `logistic` with sigma 1.
+    """Bayesian personalised ranking: mean of -log sigmoid(s+ - s-) over the negatives.
 
-    Source: Rendle et al., BPR, UAI 2009.
+    This is `logistic` with sigma 1. Source: Rendle et al., BPR, UAI 2009.
 
     >>> round(float(bpr(ops.array([0]), ops.array([[1.0, 0.0]]))[0]), 4)
     0.3133
@@ -97,7 +98,7 @@ RETRIEVAL_LOSSES: dict[str, Any] = {
 
 @keras.saving.register_keras_serializable(package="debias")
 class RetrievalLoss(keras.losses.Loss):
-    """A loss of `RETRIEVAL_LOSSES` for `compile`, averaged over the batch.
+    """A Keras loss with a name in `RETRIEVAL_LOSSES`, averaged over the batch.
 
     Args:
         kind: str. Name of the loss.

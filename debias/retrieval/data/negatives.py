@@ -1,8 +1,8 @@
-"""Samplers of negatives, in NumPy.
+"""Samplers of negative items, in NumPy.
 
-A sampler takes the users of a batch and a number n, and returns item rows (B, n) for
+A sampler takes the users of a batch and a number n, and returns (B, n) item rows, n for
 each user. Its `log_q`, (items,) float32, is the log of the sampling probability of each
-item, for the logQ correction; None if the probability depends on the user.
+item, for the logQ correction. `log_q` is None if the probability depends on the user.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Sampler(Protocol):
 
 
 class Weighted:
-    """Draws items with probability proportional to a weight.
+    """Draws items with probability proportional to their weight.
 
     >>> Weighted(np.array([0.0, 1.0]))(np.arange(1), 3, np.random.default_rng(0))
     array([[1, 1, 1]], dtype=int32)
@@ -61,19 +61,20 @@ def uniform(items: int) -> Weighted:
 
 
 def by_popularity(counts: np.ndarray, power: float = 0.75) -> Weighted:
-    """Draws items in proportion to count ** power.
+    """Draws items with probability proportional to count ** power.
 
-    Source: Mikolov et al., Distributed Representations, NeurIPS 2013, for .75.
+    Source: Mikolov et al., Distributed Representations, NeurIPS 2013, who use the power
+    .75.
     """
     return Weighted(np.asarray(counts, float) ** power)
 
 
 class Listed:
-    """Draws items uniformly from a list of each user.
+    """Draws items uniformly from the list of each user.
 
-    Use `Listed` for hard negatives from a ranker's list (`from_ranking`), items that a
-    pre-ranker rejected, or impressions without a click. For a user without a list, the
-    sampler draws from `fallback`.
+    Use `Listed` for hard negatives, such as items from a ranker's list
+    (`from_ranking`), items that a pre-ranker rejected, or impressions without a click.
+    For a user without a list, the sampler draws from `fallback`.
 
     Args:
         rows, offsets: The list of user u is `rows[offsets[u]:offsets[u + 1]]`.
@@ -112,8 +113,8 @@ def from_ranking(
 ) -> Listed:
     """Draws hard negatives from ranks `first` to `last` (inclusive) of each list.
 
-    The top of the list is left out: if the user did not take an item at the top, the
-    item is more often undiscovered than irrelevant.
+    Items above rank `first` are left out. An item at the top that the user did not take
+    is more often undiscovered than irrelevant.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
@@ -131,9 +132,9 @@ def from_ranking(
 
 
 class Mixture:
-    """Draws from several samplers in fixed shares, such as 100 easy to 1 hard.
+    """Draws from several samplers in fixed shares, such as 100 easy to 1 hard item.
 
-    For each cell, the sampler is drawn at random, so the shares hold on average.
+    The sampler of each negative is drawn at random, so the shares hold on average.
 
     >>> half = Mixture([(0.5, uniform(4)), (0.5, Weighted(np.eye(4)[0]))])
     >>> np.exp(half.log_q).round(3).tolist()
@@ -167,11 +168,11 @@ class Mixture:
 
 
 class Queue:
-    """A first-in, first-out queue of the items of recent batches, as negatives.
+    """Draws negatives from a first-in, first-out queue of items of recent batches.
 
-    The queue holds rows of items instead of vectors, so the current tower encodes the
-    items. `__call__` draws from the pushed items. Before the first `push`, `__call__`
-    draws from `fallback`.
+    The queue stores rows of items instead of vectors, so that the current tower encodes
+    the items. `__call__` draws from the items in the queue or, before the first `push`,
+    from `fallback`.
 
     >>> queue = Queue(3, uniform(1), items=9)
     >>> queue.push(np.array([5, 6, 7, 8]))
@@ -193,7 +194,7 @@ class Queue:
         return np.log(np.maximum(share, 1e-12)).astype(np.float32)
 
     def push(self, rows: np.ndarray) -> None:
-        """Adds the items of a batch, and drops the oldest items beyond `size`."""
+        """Adds the items of a batch, and removes the oldest items beyond `size`."""
         self.held = np.concatenate([self.held, rows.astype(np.int32)])[-self.size :]
 
     def __call__(

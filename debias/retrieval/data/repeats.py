@@ -6,22 +6,22 @@ Training, evaluation, publishing and serving use the same policy:
     allow     they compete like any other item
     model     the same, and their scores get a bonus for count and recency
 
-Suppose that a user took an item n times, that the item is the p-th most recent of the
-user's distinct items, and that its logit in the model is s. The bonus of the item is
+Suppose that a user took an item n times, and that the item is the p-th most recent of
+the user's distinct items. If the model gives the item the logit s, its bonus is
 
     w0 + w1 log n + w2 log p + w3 s
 
 This bonus is added to the logit. It multiplies the odds by e^w0 n^w1 p^w2, and changes
 the coefficient of s from 1 to 1 + w3. The model was trained on the events in which the
 user took the item. So the logit of such an item says less about the next event than the
-logits of other items, and w3 is negative. Powers of count and recency follow Anderson,
-Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat Consumption, WWW 2014. The
-weights are those of a conditional logit over all items
+logits of other items, and w3 is negative. The powers of count and recency follow
+Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat Consumption, WWW
+2014. The weights w0 to w3 are fitted by a conditional logit model over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
 
-A learner's linear part models which items occur together. An item always occurs
+The linear part of a learner models which items occur together. Every item occurs
 together with itself, which says nothing about repeats. So the linear part does not
-score items taken before.
+score items that the user took before.
 """
 
 from collections.abc import Mapping
@@ -38,14 +38,15 @@ LEAST = 0.05  # smallest share of repeats in held-out events for which they are 
 
 
 class Repeat(NamedTuple):
-    """A policy and, for "model", the weights of its bonus.
+    """A policy and, for the policy "model", the weights of the bonus.
 
     Attributes:
         policy: One of `POLICIES`.
-        weights: w0, w1 and w2 in units of the scores, and w3 without unit; None for
-            other policies.
-        linear: For "model", the number of coordinates of the linear part, before the
-            last coordinate. Items taken before are scored without them.
+        weights: The weights w0 to w3 for "model", None for the other policies. w0, w1
+            and w2 have the unit of the scores, and w3 has no unit.
+        linear: For "model", the number of vector coordinates of the linear part, which
+            precede the last coordinate. Items taken before are scored without the
+            linear part.
     """
 
     policy: str = "exclude"
@@ -54,9 +55,9 @@ class Repeat(NamedTuple):
 
     @classmethod
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
-        """Makes a policy from its name or from `_asdict`.
+        """Makes a policy from its name or from the result of `_asdict`.
 
-        If there are three weights, as in older versions, w3 is 0.
+        Older versions have only three weights; w3 is then 0.
 
         Raises:
             ValueError: The policy is unknown, or "model" does not have finite weights.
@@ -88,7 +89,7 @@ class Repeat(NamedTuple):
     def bonus(
         self, counts: np.ndarray, places: np.ndarray, scores: np.ndarray
     ) -> np.ndarray:
-        """(P,) float32 bonus on the scores of items taken before.
+        """(P,) float32 bonus to add to the scores of items taken before.
 
         >>> once, three = np.array([1]), np.array([3.0])
         >>> Repeat("model", (1.0, 2.0, -1.0, -0.5)).bonus(once, once, three).tolist()
@@ -106,10 +107,10 @@ class Repeat(NamedTuple):
         """Subtracts the linear part from the scores of items taken before, in place.
 
         Args:
-            scores: (Q, N) products of the vectors.
+            scores: (Q, N) inner products of user and item vectors.
             users: (Q, d) user vectors, or (Q, K, d) for several interests with the same
                 linear part.
-            items: (N, d).
+            items: (N, d) item vectors.
             taken: See `settle`.
 
         >>> user, items = np.array([[1.0, 5.0, 1.0]]), np.array([[1.0, 2.0, 0.5]])
@@ -132,8 +133,8 @@ class Repeat(NamedTuple):
 
         Args:
             scores: Scores of Q queries over all items.
-            taken: (rows, offsets): items taken by each query, with repetition, in order
-                of time.
+            taken: (rows, offsets) of the items that the user of each query took, with
+                repetition and in order of time; see `Interactions.seen`.
 
         >>> scores = np.zeros((1, 3))
         >>> Repeat("exclude").settle(scores, (np.array([1]), np.array([0, 1])))
@@ -155,8 +156,8 @@ class Inferred(NamedTuple):
     Attributes:
         policy: "model" if the share of repeats is at least `least`, else "exclude".
         repeated: Number of held-out events whose item the user took before.
-        events: Held-out events.
-        least: The smallest share of repeats for "model".
+        events: Number of held-out events.
+        least: The smallest share of repeats for which the policy is "model".
     """
 
     policy: str
@@ -192,7 +193,7 @@ def infer_repeat(
 
     Args:
         log: Events of users and items.
-        held_out: Later events; None: each user's last event, held out of `log`.
+        held_out: Later events. If None, each user's last event is held out of `log`.
         least: Smallest share of repeats for which the policy is "model".
 
     >>> from debias.retrieval.data.interactions import from_columns

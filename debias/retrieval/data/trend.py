@@ -8,7 +8,7 @@ STRENGTH = 1000.0  # pseudo-events of the share in the whole log, for the latest
 
 
 def late_events(log: Interactions, count: int) -> Interactions:
-    """The `count` latest events, and all events at the time of their earliest.
+    """The `count` latest events, and all events at the time of the earliest of these.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u"] * 4, ["i", "j", "k", "l"], [1, 2, 2, 3])
@@ -30,16 +30,16 @@ def trend(log: Interactions, share: float) -> np.ndarray:
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
     For an item with constant popularity, t_i is about 0; for an item with rising
-    popularity, t_i is positive. A few events change t_i little. A tower learns what
-    users take over the whole log. Adding a multiple of t to its logits adapts it to
-    what users take now. Adding t is the prior correction of a classifier to other class
-    frequencies (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
-    Probabilities, Neural Computation 2002).
+    popularity, t_i is positive. The constant m limits the effect of a few events on
+    t_i. A tower learns from the whole log. Adding a multiple of t to its logits adapts
+    the tower to the current popularity of items. Adding t corrects a classifier for new
+    class frequencies (Saerens et al., Adjusting the Outputs of a Classifier to New a
+    Priori Probabilities, Neural Computation 2002).
 
     Args:
         log: Events of users and items.
-        share: Share of the events that counts as latest, above 0 and at most 1. All
-            events at the time of the earliest of these events count as well.
+        share: Share of the events that count as latest, above 0 and at most 1. Events
+            at the same time as the earliest of them also count as latest.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])

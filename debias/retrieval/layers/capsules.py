@@ -1,4 +1,4 @@
-"""Several vectors per user: B2I capsule routing and label-aware attention (MIND).
+"""Several vectors per user: capsule routing and label-aware attention (MIND).
 
 Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
 Tmall, CIKM 2019.
@@ -15,7 +15,7 @@ from debias.types import Tensor
 
 
 def squash(z: Tensor) -> Tensor:
-    """|z|^2 / (1 + |z|^2) z / |z| over the last axis; zero stays zero.
+    """Computes |z|^2 / (1 + |z|^2) z / |z| over the last axis; zero stays zero.
 
     >>> [round(float(value), 4) for value in squash(ops.array([3.0, 4.0]))]
     [0.5769, 0.7692]
@@ -47,17 +47,18 @@ def route(
 ) -> Tensor:
     """Behaviour-to-interest routing with given initial logits.
 
-    Let e_j be the messages (behaviours after the shared bilinear map) and b the logits.
-    Each iteration computes w_kj = softmax over the k of b_kj, then the interest u_k =
-    squash(sum_j w_kj e_j), and then b_kj <- b_kj + u_k . e_j. Gradients flow only
-    through the last iteration. The routing is deterministic.
+    Let e_j be the messages (behaviours after the shared bilinear map) and b_kj the
+    logits of interest k and message j. An iteration first computes the weights w_kj,
+    the softmax of b_kj over k. The interest is then u_k = squash(sum_j w_kj e_j).
+    Finally, u_k . e_j is added to b_kj. Gradients flow only through the last iteration.
+    The routing is deterministic.
 
     Args:
         messages: (B, L, d).
-        mask: (B, L); masked behaviours send no message.
+        mask: (B, L), 0 at behaviours that send no message, such as padding.
         logits: (K, L) or (B, K, L).
-        count: (B,) int, number of interests of each row; the other interests are zero
-            vectors.
+        count: (B,) int, number of interests of each row. The remaining vectors of the
+            row are zero.
         iterations: At least 1.
 
     Returns:
@@ -90,13 +91,15 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
     """Label-aware user vector: sum_k softmax_k((u_k . v)^p) u_k.
 
     The power keeps the sign of a negative product, so it never changes the order of the
-    products. In the article's formula, an even p would change this order. p = 0 gives
-    the mean of the interests, and p = infinity gives the interest nearest to the label.
+    products. In the article's formula, an even p would change this order. The result is
+    the mean of the interests if p = 0, and the interest nearest to the label if p is
+    infinite.
 
     Args:
         interests: (B, K, d).
         label: (B, d).
-        live: (B, K) bool, existing interests; at least one per row.
+        live: (B, K) bool, whether an interest exists. Each row has at least one
+            interest.
         power: p >= 0.
 
     Returns:
@@ -127,11 +130,12 @@ class InterestCapsules(keras.layers.Layer):
     """Maps a user's behaviours to up to K interests, by `route`.
 
     The initial logits are drawn once, when the layer is built, and saved with the
-    layer. So equal histories give equal interests, also after loading.
+    layer. So equal histories give equal interests, even after the layer is saved and
+    loaded.
 
     Args:
-        interests: K.
-        length: L, the longest history.
+        interests: K, the largest number of interests.
+        length: L, the length of the longest history.
         iterations: Iterations of the routing.
         seed: int or None. Random seed of the logits and the bilinear map.
 

@@ -1,4 +1,4 @@
-"""Factorisation machine as a tower: the sum of all fields."""
+"""A factorisation machine as a tower, which is the sum of all fields."""
 
 from keras import ops
 
@@ -6,12 +6,12 @@ from debias.types import Tensor
 
 
 def fm_sum(fields: Tensor) -> Tensor:
-    """sum_i v_i over the fields, (..., F, d) to (..., d).
+    """Sums the fields, (..., F, d) to (..., d).
 
-    The inner product of the sums of both sides is the sum of the inner products of all
-    pairs of a user field and an item field. This sum over pairs equals a factorisation
-    machine without the pairs of fields of the same side, which do not depend on both
-    user and item.
+    The inner product of a user's sum and an item's sum is the sum of the inner products
+    over all pairs of a user field and an item field. A factorisation machine also has
+    pairs of two user fields and of two item fields. They are omitted, because such a
+    pair does not depend on both the user and the item.
 
     Source: Rendle, Factorization Machines, ICDM 2010.
 

@@ -17,9 +17,10 @@ from debias.types import Tensor
 
 
 def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
-    """sum_a decay^a v_a over ages a = 0, 1, ...; the latest item has most weight.
+    """Weighted sum of vectors: sum_a decay^a v_a over the ages a = 0, 1, ...
 
-    The sum is not normalised, so longer histories have more influence.
+    The latest item has age 0, and so the largest weight. The sum is not normalised, so
+    longer histories have more influence.
 
     Shapes: (..., L, d) and (..., L) to (..., d).
 
@@ -35,14 +36,14 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
 class TransformerHistory(keras.layers.Layer):
     """Self-attention over a history. The output is the vector at the most recent item.
 
-    The input is item vectors plus age vectors. Each block has pre-normalised attention
-    and a feed-forward layer of the same width. Padding is masked.
+    The input is the sum of item vectors and age vectors. Each block has pre-normalised
+    attention and a feed-forward layer of the same width. Padding is masked.
 
     Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018;
     Chen et al., Behavior Sequence Transformer, DLP-KDD 2019.
 
     Args:
-        length: L, the longest history.
+        length: L, the length of the longest history.
         blocks: Number of blocks.
         heads: Number of attention heads, which must divide the vector size.
         dropout: Dropout rate inside the blocks.
@@ -152,10 +153,11 @@ class History(keras.layers.Layer):
 
     Args:
         kind: str. One of `HISTORIES`.
-        length: L.
+        length: L, the length of the longest history.
         decay: Decay of `recency_sum`.
         seed: int or None.
-        **transformer: `blocks`, `heads`, `dropout` of `TransformerHistory`.
+        **transformer: Arguments `blocks`, `heads` and `dropout` of
+            `TransformerHistory`.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, 1 or 2, d)`.
 

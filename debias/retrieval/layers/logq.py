@@ -1,8 +1,9 @@
 """The logQ correction of sampled candidates, masks, and streaming frequencies.
 
-The columns of a score matrix are sampled candidates: positives of other rows, or draws
-of a sampler. Popular items are sampled often. So a softmax over candidates learns to
-penalise popularity, unless the log of the sampling probability is subtracted.
+A column of a score matrix is a sampled candidate: the positive of another row, or an
+item that a sampler drew. Popular items are sampled often. So a softmax over candidates
+learns to penalise popularity, unless the log of the sampling probability is subtracted
+from the scores.
 """
 
 from typing import Any
@@ -16,10 +17,10 @@ MASKED = -1e9
 
 
 def correct(scores: Tensor, log_q: Tensor) -> Tensor:
-    """s_c - log q_c for every column, including the positive.
+    """Subtracts log q_c from the score of each column c, including the positive.
 
-    The scores are already divided by the temperature; log q is not. Since log q is
-    negative, all scores rise, and the scores of rare items rise most.
+    The scores must already be divided by the temperature; log q is not divided by it.
+    Since log q is negative, all scores rise, and the scores of rare items rise most.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019; Bengio and Senecal, IEEE TNN 2008.
@@ -41,7 +42,7 @@ def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
-    """(B, C) bool, other columns with the same item as a row's positive.
+    """(B, C) bool, marks other columns with the same item as the positive of the row.
 
     Args:
         candidate: (C,) or (B, C) id codes.
@@ -65,19 +66,20 @@ def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
 class StreamingFrequency(keras.layers.Layer):
     """Streaming estimates of sampling probabilities in fixed memory.
 
-    Let t be the number of samples so far. An item occurs c times in the batch, last as
-    sample t, and h is its slot. Each of the `hashes` arrays is updated by
+    Samples are numbered across batches. Suppose that an item has slot h and occurs c
+    times in a batch, the last time as sample t. Each of the `hashes` arrays is updated
+    by
 
         gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
         A[h] <- t
 
-    The estimate is p = 1 / max over the arrays of B[h]. Colliding items look more
-    frequent, so an array without a collision has the largest gap. For c = 1, this is
-    algorithm 2 of Yi et al. with a clock that counts samples instead of batches. If the
-    clock counted batches, an item in every batch would have probability 1, however
-    often it occurs in a batch. To correct the bias of the first estimates, B is divided
-    by 1 - (1 - a)^n, where n is the number of updates of the slot. An unseen item has p
-    = 1 / t.
+    The estimate is p = 1 / B[h], from the array with the largest B[h]. Items that share
+    a slot look more frequent, so an array without a collision has the largest B[h]. For
+    c = 1, this is algorithm 2 of Yi et al. with a clock that counts samples instead of
+    batches. If the clock counted batches, an item in every batch would have probability
+    1, however often it occurs in a batch. B is divided by 1 - (1 - a)^n to correct the
+    bias of the first estimates, where n is the number of updates of the slot. An unseen
+    item has p = 1 / t after t samples.
 
     An update costs O(size) per batch. The layer is not trained; only `update` changes
     it.
@@ -87,8 +89,8 @@ class StreamingFrequency(keras.layers.Layer):
 
     Args:
         size: Number of slots per array.
-        hashes: Number of arrays. One array with `size` above every id has no
-            collisions.
+        hashes: Number of arrays. A single array whose `size` exceeds every id code has
+            no collisions.
         alpha: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
 
     >>> frequency = StreamingFrequency(size=10, alpha=0.1)
@@ -136,7 +138,7 @@ class StreamingFrequency(keras.layers.Layer):
         return ops.cast(mixed % ops.cast(self.size, "uint32"), "int32")
 
     def update(self, ids: Tensor) -> None:
-        """Updates the estimates by a batch of id codes (n,), in order."""
+        """Updates the estimates by a batch of id codes (n,), in sampling order."""
         ids = ops.cast(ids, "int32")
         n = ops.shape(ids)[0]
         number = self.clock + 1 + ops.arange(n, dtype="int32")
@@ -160,7 +162,7 @@ class StreamingFrequency(keras.layers.Layer):
         self.clock.assign(self.clock + ops.cast(n, "int32"))
 
     def log_q(self, ids: Tensor) -> Tensor:
-        """Log of the sampling probabilities of id codes (...)."""
+        """Log of the sampling probabilities of id codes, an array of any shape."""
         unseen = ops.cast(ops.maximum(self.clock, 1), "float32")
         gaps = []
         for array in range(self.hashes):

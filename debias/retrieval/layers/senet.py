@@ -1,4 +1,4 @@
-"""Squeeze and excitation: input-dependent weights of fields."""
+"""Squeeze-and-excitation network: weights of fields that depend on the input."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from debias.types import Tensor
 class SENet(keras.layers.Layer):
     """Multiplies each field i by a weight s_i that depends on all fields.
 
-    The squeeze is z_i = mean of field i. The excitation is s = act(W2 relu(W1 z + b1) +
-    b2), through a bottleneck of size max(1, F // reduction). The output is s_i v_i.
-    Initially, b2 is 1 and W2 is small, so a new layer hardly changes its fields and no
-    weight is 0.
+    The squeeze z_i is the mean of the vector v_i of field i. The excitation is s =
+    act(W2 relu(W1 z + b1) + b2), through a bottleneck of size max(1, F // reduction).
+    The output is s_i v_i. Initially, b2 is 1 and W2 is small. So a new layer hardly
+    changes its fields, and no weight s_i is 0.
 
     Source: Huang et al., FiBiNET, RecSys 2019; Hu et al., Squeeze-and-Excitation
     Networks, CVPR 2018.

@@ -40,10 +40,10 @@ def correlated_sets(relation: np.ndarray) -> np.ndarray:
 
 
 def contrastive(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
-    """(n,) contrastive loss -log softmax over the batch, of the two views of a row.
+    """(n,) contrastive loss between two views of a row: -log softmax over the batch.
 
-    Scores are cosines over temperature, and the second views of other items are the
-    negatives.
+    A score is a cosine divided by the temperature. The second views of the other rows
+    are the negatives.
 
     >>> loss = contrastive(ops.eye(2), ops.eye(2), 1.0)  # log(1 + exp(-1))
     >>> [round(float(row), 4) for row in loss]
@@ -62,17 +62,19 @@ class FeatureViews(keras.layers.Layer):
     """Draws two views of a batch of item features.
 
     "mask" hides each field of each row with probability `chance`, independently in each
-    view. "dropout" hides each value of a multi-valued field in the same way.
-    "complementary" puts a random half of the fields into one view and the other half
-    into the other view; the halves are equal for the whole batch. "correlated" hides a
-    random field and its floor(F / 2) nearest fields by `relation` in one view, and all
-    other fields in the other view. Hidden features are code 0 (missing) or the number
-    0. Several transforms apply one after another.
+    view. "dropout" hides each value of a multi-valued field with the same probability.
+    "complementary" puts a random half of the fields into one view and the remaining
+    fields into the other view; all rows of a batch have the same halves. "correlated"
+    draws a random field and its floor(F / 2) nearest fields by `relation`. One view has
+    only these fields, and the other view has only the remaining fields. Hidden features
+    get code 0 (missing) or the number 0. Several transforms are applied one after
+    another.
 
     Args:
         schema: Schema of the items, from `FeatureTable.schema`.
         transforms: Names in `TRANSFORMS`.
-        chance: Probability of hiding, in [0, 1).
+        chance: Probability that "mask" hides a field or "dropout" hides a value, in [0,
+            1).
         relation: (F, F) similarity for "correlated", such as
             `debias.retrieval.data.interactions.mutual_information`.
         seed: int or None.

@@ -1,4 +1,4 @@
-"""DAT: towers with an augmented vector that imitates the other side.
+"""DAT: two towers, each with an augmented vector that imitates the other tower.
 
 Source: Yu et al., A Dual Augmented Two-tower Model for Online Large-scale
 Recommendation, DLP-KDD 2021.
@@ -21,20 +21,21 @@ from debias.types import Tensor
 def mimic_loss(
     augmented: Tensor, other: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Mimic loss: mean w (a - p)^2 over pairs and entries, with p held constant.
+    """Mimic loss: mean of w (a - p)^2 over pairs and entries.
 
-    The article's mean[(y a + (1 - y) p - p)^2] is zero for negatives (y = 0). So pass
+    The tower outputs p and the weights w get no gradients. The loss in the article is
+    zero for negatives (y = 0), as it is the mean of (y a + (1 - y) p - p)^2. So pass
     only positive pairs, or give each pair a weight between 0 and 1.
 
     Args:
         augmented: (B, d) augmented vectors of one side.
         other: (B, d) tower outputs of the other side for the same pairs.
-        weight: (B,), held constant; None: 1.
+        weight: (B,) weight of each pair. If None, all weights are 1.
 
     Returns:
         Scalar.
 
-    The loss of this pair is (1 + 4) / 2:
+    The loss of the pair in this example is (1 + 4) / 2:
 
     >>> float(mimic_loss(ops.array([[1.0, 0.0]]), ops.array([[0.0, 2.0]])))
     2.5
@@ -51,7 +52,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
 
     The major category is the most frequent category of the batch; ties go to the lowest
     code. Covariances divide by n - 1, so categories with fewer than two items are
-    ignored. Code 0 (missing) is ignored too.
+    ignored. Items with code 0 (missing) are ignored too.
 
     Args:
         vectors: (n, d) item vectors.
@@ -84,7 +85,7 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class AugmentedEncoder(keras.layers.Layer):
-    """An `Encoder` with an additional field, the augmented vector of the row's id.
+    """An `Encoder` with the augmented vector of the id as an additional field.
 
     Args:
         encoder: The encoder; its schema must have "id", and `extra_fields` must be 1.
@@ -176,25 +177,25 @@ def _encoders(
 class DAT(RetrievalModel):
     """Dual augmented two-tower model (DAT) with mimic and alignment losses.
 
-    The augmented vector of each side is an input of the tower of this side. In positive
-    pairs, this vector learns to imitate the output of the other tower. So information
-    about the other side enters each tower early. Alignment makes the covariances of all
-    item categories similar, so that rare categories benefit from the major category.
-    The article uses the loss "pointwise" over S random negatives; the default weights
-    are those of the article.
+    Each tower has an augmented vector as an additional input. In positive pairs, this
+    vector learns to imitate the output of the other tower. So information about the
+    other tower enters each tower early. The alignment loss makes the covariances of
+    item vectors similar in all categories, so that rare categories benefit from the
+    major category. The article uses the loss "pointwise" with random negatives. The
+    default weights are those of the article.
 
     Args:
         users, items: Schemas, which must have "id".
-        category: Categorical item feature for the alignment.
+        category: Categorical item feature for the alignment loss.
         dim: Size of all vectors.
-        hidden: Sizes of the hidden layers of both towers. The article has 256 and 128
-            before an output of 32.
-        history, length: See `dssm`; the article has no history.
+        hidden: Sizes of the hidden layers of both towers. The article uses 256 and 128
+            units, and an output of 32.
+        history, length: See `dssm`. The article's model reads no history.
         mimic: Weight of each mimic loss.
-        alignment: Weight of the alignment.
+        alignment: Weight of the alignment loss.
         temperature, **kwargs: See `TwoTower`.
         normalize_users: See `dssm`.
-        **options: `dropout`, `scale` and `unknown_rate` of `Encoder`.
+        **options: Arguments `dropout`, `scale` and `unknown_rate` of `Encoder`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> model = DAT(schema, schema, category=None, dim=4, history=None)
@@ -274,7 +275,7 @@ class DAT(RetrievalModel):
 
     @staticmethod
     def _positive(batch: Mapping[str, Any], name: str) -> Tensor:
-        """(B,) a categorical feature of the positive of each row."""
+        """(B,) codes of a categorical feature, for the positive of each row."""
         place = ops.cast(batch["positive"], "int32")
         if "item" in batch:
             return ops.take(batch["item"][name], place, axis=0)

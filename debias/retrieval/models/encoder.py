@@ -22,7 +22,7 @@ HISTORY = "history"
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1 over the last axis; a zero vector stays zero.
+    """Scales vectors (the last axis) to length 1; a zero vector stays zero.
 
     The function uses at least single precision, because squares in half precision
     underflow and overflow.
@@ -36,7 +36,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def flat(fields: Tensor) -> Tensor:
-    """(..., F, d) to (..., F d)."""
+    """Concatenates the fields, (..., F, d) to (..., F d)."""
     return ops.reshape(
         fields, (*ops.shape(fields)[:-2], fields.shape[-2] * fields.shape[-1])
     )
@@ -60,10 +60,11 @@ def table_of_history(
     scale: float,
     seed: int | None,
 ) -> RowEmbedding:
-    """The embedding table for histories of a user encoder, shared or new.
+    """The shared embedding table for histories, or else a new table.
 
     Raises:
-        ValueError: Both size and table are missing, or the table has another dim.
+        ValueError: The shared table and "size" are both missing, or the table has
+            another dimension.
     """
     if shared is not None:
         if shared.dim != dim:
@@ -82,7 +83,7 @@ def table_of_history(
 
 
 def history_of(features: Mapping[str, Tensor]) -> Tensor:
-    """The entry "history" of features; ValueError if it is missing."""
+    """The entry "history" of `features`; raises ValueError if it is missing."""
     if HISTORY not in features:
         raise ValueError(
             f"features must hold {HISTORY!r}, (B, L) id codes, got {list(features)}"
@@ -91,14 +92,14 @@ def history_of(features: Mapping[str, Tensor]) -> Tensor:
 
 
 def shared_table_config(encoder: Any) -> dict[str, Any] | None:
-    """The shared `history_table` of an encoder for its config, or None."""
+    """The config of an encoder's shared `history_table`; None if no table is shared."""
     if not encoder.shares_table:
         return None
     return keras.saving.serialize_keras_object(encoder.history_table)
 
 
 def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with `history_table` as a layer."""
+    """The config with `history_table` deserialised to a layer."""
     table = config.get("history_table")
     if isinstance(table, dict):
         table = keras.saving.deserialize_keras_object(table)
@@ -110,37 +111,38 @@ class Encoder(keras.layers.Layer):
     """Combines the fields of one side into one vector.
 
     Fields are the embedded features. A history adds one or two vectors to the fields.
-    "mlp" concatenates them and applies a `Tower` (DSSM). "senet" first reweights them
-    by `SENet`. "fm" sums the fields, which then have size `dim`.
+    "mlp" concatenates the fields and applies a `Tower` (DSSM). "senet" first reweights
+    the fields by `SENet`. "fm" sums the fields, which then have size `dim`.
 
     Args:
-        schema: Features to read, from `FeatureTable.schema`; may be empty with a
-            history.
+        schema: Features to read, from `FeatureTable.schema`. The schema may be empty if
+            the encoder reads a history.
         dim: Dimension of the vector.
         combine: str. One of `COMBINES`.
         hidden: Sizes of the hidden layers.
-        embedding: Dimension of a field; None: `dim`.
-        history: Keyword arguments of `debias.retrieval.layers.history.History`. For a
-            separate table, also give "size", the number of item id codes, and
-            "compress" and "rows" of `RowEmbedding`; None: no history. The history is
-            the entry "history" of the features, (B, L) id codes.
-        history_table: Table for the items of a history, instead of a separate table.
-            Pass the `id_table` of the item encoder to share it.
+        embedding: Dimension of a field. If None, it is `dim`.
+        history: Keyword arguments of `debias.retrieval.layers.history.History`. If
+            None, the encoder reads no history. For a separate table, also give "size",
+            the number of item id codes, and optionally "compress" and "rows" of
+            `RowEmbedding`. The encoder reads (B, L) id codes from the entry "history"
+            of the features.
+        history_table: Embedding table for the items of a history, instead of a separate
+            table. Pass the `id_table` of the item encoder to share it.
         extra_fields: Number of fields that a caller adds, 0 or 1.
         normalize: Whether the vector has length 1, so that inner products are cosines.
         unknown_rate: See `FeatureEmbedding`.
-        dropout: Dropout rate of the tower; with "fm", of the entries of the fields.
+        dropout: Dropout rate of the tower or, with "fm", of the entries of the fields.
         reduction: Reduction of `SENet`.
         scale: Standard deviation of initial embeddings.
         seed: int or None. Random seed of all initial weights and draws.
 
     Call arguments:
-        features: Dict from `FeatureTable.take`, with "history" if there is one. extra:
-        (..., d) additional field, if `extra_fields` is 1.
+        features: Dict from `FeatureTable.take`, with "history" if the encoder reads a
+            history. `extra` is an additional field (..., d), if `extra_fields` is 1.
 
     Returns:
-        (..., dim), including normalisation. Exports and training give the same vector,
-        except for dropout and `unknown_rate`.
+        (..., dim) vectors, normalised if `normalize` is true. An exported encoder
+        returns the same vectors as in training, except for dropout and `unknown_rate`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> past = {"kind": "mean", "length": 3, "size": 7}
@@ -207,7 +209,7 @@ class Encoder(keras.layers.Layer):
 
     @property
     def id_table(self) -> RowEmbedding:
-        """The table of the feature "id", for sharing with a history.
+        """The embedding table of the feature "id", which a history may share.
 
         Raises:
             ValueError: The schema has no "id".
@@ -255,7 +257,7 @@ class Encoder(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-2)
 
     def importance(self, features: Mapping[str, Tensor]) -> Tensor:
-        """SENet's weights (..., F) for these inputs, in the order of `field_names`."""
+        """SENet's weights (..., F) for the features, ordered like `field_names`."""
         if self.reweigh is None:
             raise ValueError("importance needs combine='senet'")
         return self.reweigh.importance(self.embed(features))
@@ -306,10 +308,10 @@ def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str
 
 
 def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
-    """One side as a separate model, from a dict of features to vectors.
+    """Makes a separate model of an encoder, from a dict of features to vectors.
 
-    The tower shares the weights of `encoder` and returns the same vectors as in
-    training. Save or export the tower like any Keras model.
+    The model shares the weights of `encoder` and returns the same vectors as in
+    training. Save or export it like any Keras model.
 
     >>> encoder = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
     >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)
@@ -324,14 +326,14 @@ def encode(
     features: Mapping[str, np.ndarray],
     block: int = 4096,
 ) -> np.ndarray:
-    """Encodes many rows in blocks, from NumPy to NumPy.
+    """Encodes many rows in blocks, from NumPy arrays to a NumPy array.
 
     Args:
-        encoder: A side of a model, or its `tower`.
-        features: Dict of (n,) and (n, m) arrays.
+        encoder: The encoder of users or items, or a model from `tower`.
+        features: Dict from feature name to an (n,) or (n, m) array.
 
     Returns:
-        (n, dim) or (n, K, dim) float32.
+        (n, dim) or, for K interests, (n, K, dim) float32.
     """
     rows = len(next(iter(features.values())))
     parts = [

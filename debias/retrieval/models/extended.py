@@ -21,11 +21,12 @@ class Extra(NamedTuple):
         sum_a decay^a <past[h_a], items[j, :-1]>  +  items[j, -1]
 
     Attributes:
-        items: (codes, r + 1) float32 coordinates of items by id code; the last
-            coordinate is a prior. Codes beyond the table have zeros.
-        past: (codes, r) float32, contribution of a history item to the user's
+        items: (codes, r + 1) float32 coordinates of items by id code. The last
+            coordinate is the item prior. Codes beyond the table have zeros.
+        past: (codes, r) float32 contribution of each item of a history to the user's
             coordinates.
-        decay: Decay of the weights with age, above 0 and at most 1.
+        decay: Factor by which the weight of an item falls per step of age, above 0 and
+            at most 1.
     """
 
     items: np.ndarray
@@ -33,7 +34,7 @@ class Extra(NamedTuple):
     decay: float
 
     def grown(self, prior: np.ndarray) -> "Extra":
-        """A copy with rows for new items, which have only a prior (items,)."""
+        """A copy with rows for new items, which only have the `prior` (items,)."""
         new = FIRST + len(prior) - len(self.items)
         if new <= 0:
             return self
@@ -43,7 +44,7 @@ class Extra(NamedTuple):
 
 
 def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """(n, d + m) item vectors followed by their coordinates (n, m) of an `Extra`.
+    """Appends the coordinates (n, m) of an `Extra` to item vectors (n, d).
 
     >>> with_prior(np.ones((2, 1), "float32"), np.array([[0.5], [2.0]])).tolist()
     [[1.0, 0.5], [1.0, 2.0]]
@@ -52,10 +53,10 @@ def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 
 def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
-    """User vectors (..., d), followed by past (B, r) and by 1 for the item prior.
+    """Appends `past` (B, r), and 1 for the item prior, to user vectors (..., d).
 
-    With several vectors (B, K, d), a zero vector after the first stays zero, because
-    the user does not have this interest.
+    If users have several vectors, (B, K, d), a zero vector after the first stays zero,
+    because it means that the user lacks this interest.
 
     >>> ops.convert_to_numpy(with_past(np.array([[[2.0], [3.0], [0.0]]]))).tolist()
     [[[2.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]
@@ -78,9 +79,10 @@ class ExtendedUser(keras.layers.Layer):
     """Applies `with_past` to the output of a user encoder.
 
     Args:
-        encoder: User encoder, which may read fewer latest items than the `Extra`.
-        codes, rank: Shape of `Extra.past`; with rank 0, only the 1 is added.
-        decay: Decay of the `Extra`.
+        encoder: User encoder, which may read a shorter history than the `Extra`.
+        codes, rank: Shape of `Extra.past`. If the rank is 0, only the 1 for the item
+            prior is appended.
+        decay: The `decay` of the `Extra`.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class Extended:
     """A retrieval model whose vectors are extended by an `Extra`.
 
     Attributes:
-        user: Layer of the user side.
+        user: User encoder that returns the extended vectors.
         temperature: Temperature of the model.
     """
 

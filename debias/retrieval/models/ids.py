@@ -1,7 +1,8 @@
-"""Id embeddings of a model with new users and items.
+"""Id embedding tables of a model, with room for new users and items.
 
-Tables are built with room for additional ids. When this room is used up, the weights
-are copied into a model with twice the room. This copy is costly but rare.
+The tables are built with room for additional ids. When the room is used up, the weights
+are copied into a new model whose tables have twice the size. This copy is costly but
+rare.
 """
 
 import hashlib
@@ -17,13 +18,13 @@ ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
 
 class IdTables(NamedTuple):
-    """The tables with one row per id.
+    """The embedding tables of a model that have one row per id.
 
     Attributes:
-        users: Tables of the user tower, by user codes.
-        items: Tables of the item tower, by item codes.
-        past: Tables of the user tower for histories, by item codes. `past` may hold the
-            same tables as `items`.
+        users: Tables of the user tower, indexed by user codes.
+        items: Tables of the item tower, indexed by item codes.
+        past: Tables of the user tower for histories, indexed by item codes. `past` may
+            contain the same tables as `items`.
     """
 
     users: list[RowEmbedding]
@@ -32,7 +33,7 @@ class IdTables(NamedTuple):
 
 
 def id_tables(model: RetrievalModel) -> IdTables:
-    """All tables of a model with one row per id.
+    """Finds the embedding tables of a model that have one row per id.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -52,13 +53,13 @@ def id_tables(model: RetrievalModel) -> IdTables:
 
 
 def dense_weights(model: RetrievalModel) -> list[Any]:
-    """All trainable weights except the id tables; tables of features count as dense."""
+    """All trainable weights except the id tables; feature tables are included."""
     tables = {id(each.table) for side in id_tables(model) for each in side}
     return [v for v in model.trainable_variables if id(v) not in tables]
 
 
 def checksum(variables: Iterable[Any]) -> str:
-    """SHA-256 of the values of variables, in order, in hexadecimal digits.
+    """Hexadecimal SHA-256 of the values of variables, in the given order.
 
     >>> import keras
     >>> zeros = keras.Variable(np.zeros(2))
@@ -93,9 +94,10 @@ def has_room(model: RetrievalModel, users: int, items: int) -> bool:
 
 
 def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
-    """Copies variables of a smaller model into the first rows and columns.
+    """Copies the variables of a smaller model into the first rows of a larger model.
 
-    The function copies weights and optimiser moments. Other entries keep their values.
+    The variables may be weights or optimiser moments. The other entries of the larger
+    variables keep their values.
 
     Raises:
         ValueError: The variables of the two models do not match.
@@ -118,10 +120,10 @@ def copy_into(variables: Iterable[Any], older: Iterable[Any]) -> None:
 
 
 def init_rows(tables: Iterable[RowEmbedding], first: int, last: int) -> None:
-    """Sets the rows of codes first .. last - 1 to the mean row of known ids.
+    """Sets the rows of codes `first` to `last` - 1 to the mean row of known ids.
 
     The mean is the best guess for an id without events; a random vector would give the
-    id a random rank. If the codes of a table share rows, the table is not changed.
+    id a random rank. A table in which codes share rows is not changed.
     """
     if first >= last or first <= FIRST:
         return

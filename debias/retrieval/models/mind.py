@@ -30,17 +30,18 @@ from debias.types import Tensor
 
 @keras.saving.register_keras_serializable(package="debias")
 class InterestEncoder(keras.layers.Layer):
-    """Encodes a user as up to K vectors, from capsules of the history and features.
+    """Encodes a user as up to K vectors, from the history and the features.
 
     Args:
-        schema: Schema of the users; may be empty.
-        history: Dict with "length", and, for a separate table, "size", the number of
-            item id codes.
-        history_table: See `Encoder`, instead of a separate table.
+        schema: Schema of the users, which may be empty.
+        history: Dict with "length" and, for a separate embedding table, "size", the
+            number of item id codes.
+        history_table: Shared embedding table, see `Encoder`.
         dim: Dimension of the vectors and of the embeddings.
-        interests: K.
+        interests: K, the largest number of interests.
         iterations: Iterations of the routing.
-        hidden: Sizes of the hidden layers of the tower over (interest, features).
+        hidden: Sizes of the hidden layers of the tower that combines an interest with
+            the features.
         normalize: Whether vectors have length 1.
         unknown_rate, scale: See `FeatureEmbedding`.
         seed: int or None. Random seed of all initial weights and draws.
@@ -98,7 +99,7 @@ class InterestEncoder(keras.layers.Layer):
         self.mix.built = True
 
     def live(self, features: Mapping[str, Tensor]) -> Tensor:
-        """(B, K) bool, the existing interests of each user."""
+        """(B, K) bool, whether each interest of a user exists."""
         behaviours = ops.sum(ops.cast(history_of(features) > 0, "int32"), axis=-1)
         count = interest_count(behaviours, self.interests)
         return ops.arange(self.interests) < ops.expand_dims(count, -1)
@@ -134,10 +135,10 @@ class InterestEncoder(keras.layers.Layer):
 class MIND(RetrievalModel):
     """Multi-interest retrieval.
 
-    In training, the user vector is `label_aware` attention over the interests, with the
-    positive as label; this vector scores all candidates. In serving, the score of a
-    candidate is its largest product with an interest. Searching once per interest and
-    merging by the maximum gives the same result.
+    In training, `label_aware` attention combines the interests into one user vector,
+    with the positive as the label. This vector scores all candidates. In serving, the
+    score of a candidate is its largest inner product with an interest. Searching once
+    per interest and merging by the maximum gives the same result.
 
     Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
     Tmall, CIKM 2019.
@@ -147,12 +148,13 @@ class MIND(RetrievalModel):
         dim: Size of all vectors.
         interests, iterations: Settings of the capsules.
         power: p of `label_aware`.
-        length: The longest history.
-        hidden: Sizes of the hidden layers of the tower over each interest.
-        item_features: Whether the item tower reads features besides the id.
-        share_items: Whether the history uses the item tower's id table.
-        normalize, normalize_users: Whether item vectors, or user vectors, have length
-            1.
+        length: Length of the longest history.
+        hidden: Sizes of the hidden layers of the tower that combines an interest with
+            the user's features.
+        item_features: Whether the item tower also reads the features other than the id.
+        share_items: Whether the history uses the id embedding table of the item tower.
+        normalize, normalize_users: Whether item vectors and user vectors, respectively,
+            have length 1.
         temperature, **kwargs: See `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

@@ -16,29 +16,29 @@ class PairRelevance(keras.layers.Layer):
     """Relevance of an item to a user: the retrieval model's score plus an offset.
 
     This layer can be the relevance tower of any click model. The bias tower then
-    explains the effect of position. Serving needs only u . v / temperature, from
-    `model.user_vectors`, `model.item_vectors` and an index. The offset is equal for all
-    pairs and does not change the order.
+    explains the effect of position. Serving needs only the score u . v / temperature,
+    from `model.user_vectors`, `model.item_vectors` and an index. The offset is equal
+    for all pairs, so it does not change the order of items.
 
-    The features of a log's items are pairs (row of a user, row of an item). All
-    features are float32, so rows must be below 2^24. The layer holds the feature tables
-    as fixed weights and looks them up by row.
+    In the log of the click model, the features of an item are the pair (row of the
+    user, row of the item). Features are float32, so rows must be below 2^24. The layer
+    holds the feature tables as fixed weights and looks them up by row.
 
     Some models have losses on positive pairs (`pair_losses`), such as the mimic and
     alignment losses of DAT. In training, these losses weight each shown pair by its
-    relevance sigmoid(score), held constant. The articles weight pairs by clicks, which
-    are biased.
+    relevance sigmoid(score), without a gradient of the weight. The article of DAT
+    weights pairs by clicks, which are biased.
 
     Args:
         model: A retrieval model.
         users, items: Features from `FeatureTable.columns`. If the model reads a
-            history, `users` has "history".
+            history, `users` must have the entry "history".
         shared_by: Number of mixture components that share the layer. Each component
             calls the layer once per step, and each call adds 1 / shared_by of the pair
             losses.
 
-    Shapes: `(B, L, 2)` for lists, each of one user, or `(B, 2)` for pairs. The result
-    has shape `(..., 1)`.
+    Shapes: `(B, L, 2)` for lists, or `(B, 2)` for pairs. All pairs of a list have the
+    same user. The result has shape `(..., 1)`.
 
     >>> from debias.retrieval.models import fm_tower
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -121,7 +121,7 @@ class PairRelevance(keras.layers.Layer):
         items: Tensor,
         logits: Tensor,
     ) -> None:
-        """Adds the losses of the model on all cells, each a pair."""
+        """Adds the losses of the model on all (user, item) pairs of the lists."""
         each = ops.zeros_like(item["id"])
         known = {
             name: ops.reshape(column, (-1,))

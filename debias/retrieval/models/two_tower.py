@@ -1,4 +1,4 @@
-"""The two-tower retrieval model, and published towers as its settings."""
+"""The two-tower retrieval model, and published models as special cases."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,23 +28,23 @@ TEMPERATURE = 0.3
 
 
 class RetrievalModel(SteppingModel):
-    """Base of the retrieval models: scores of candidates, corrected and masked.
+    """Base class of retrieval models, which scores, corrects and masks candidates.
 
     The score of row b and candidate c is u_b . v_c / temperature. In training only, log
     q is subtracted from the scores of shared columns. Columns that repeat the row's
     positive, or that the batch excludes, are masked.
 
-    A subclass has encoders `user` and `item`, and computes scores of their vectors in
-    `match`.
+    A subclass has the encoders `user` and `item`, and its method `match` computes
+    scores from their vectors.
 
     Call arguments:
-        batch: Dict from `debias.retrieval.training.batches.Batches`. training: Whether
-        correction, masks and auxiliary losses apply.
+        batch: Dict from `debias.retrieval.training.batches.Batches`. The correction,
+            masks and auxiliary losses apply only if `training` is true.
 
     Returns:
-        (B, C + S) scores. For a packed batch, (B, 2), always corrected and masked: the
-        score of the positive, and the log-sum-exp of all negatives. The softmax loss
-        needs only these two numbers.
+        (B, C + S) scores. For a packed batch, the result is (B, 2): the score of the
+        positive, and the log-sum-exp of all negatives. The softmax loss needs only
+        these two numbers, which are always corrected and masked.
     """
 
     user: Any
@@ -67,10 +67,10 @@ class RetrievalModel(SteppingModel):
         self.frequency, self.views = frequency, views
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
-        """Compiles with defaults: row-wise Adam and the softmax loss, without XLA.
+        """Compiles the model; defaults: row-wise Adam and softmax loss, without XLA.
 
-        XLA, which Keras may otherwise enable automatically, would make gradients of
-        tables dense. Under the policy mixed_float16, the loss is scaled by
+        XLA would make the gradients of embedding tables dense, but Keras may enable it
+        automatically. Under the policy mixed_float16, the loss is scaled by
         `RowLossScale`.
         """
         kwargs.setdefault("jit_compile", keras.backend.backend() != "tensorflow")
@@ -81,14 +81,14 @@ class RetrievalModel(SteppingModel):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Fits like Keras. `Batches` keep their order, and TensorFlow gets chunks.
+        """Fits like `keras.Model.fit`, but keeps the order of `Batches`.
 
-        If `compile` got `steps_per_execution` above 1, a chunk has the batches of one
-        execution, all in memory at once. Without `steps_per_execution`, a chunk has 16
-        batches.
+        TensorFlow gets the batches in chunks. If `compile` got `steps_per_execution`
+        above 1, a chunk has the batches of one execution, all in memory at once.
+        Without `steps_per_execution`, a chunk has 16 batches.
 
         Raises:
-            ValueError: The batches are packed and the loss is not the softmax.
+            ValueError: The batches are packed, but the loss is not the softmax.
         """
         if getattr(x, "packed", False) and getattr(self.loss, "kind", "") != "softmax":
             raise ValueError(
@@ -125,7 +125,7 @@ class RetrievalModel(SteppingModel):
         return self.item(features, training=training)
 
     def match(self, users: Tensor, items: Tensor, batch: Any, label: Any) -> Tensor:
-        """Products (B, C) with shared items (C, d), or (B, S) with items (B, S, d)."""
+        """Products (B, C) for shared items (C, d), or (B, S) for items (B, S, d)."""
         if len(items.shape) == 2:
             return ops.matmul(users, ops.transpose(items))
         return ops.sum(ops.expand_dims(users, 1) * items, axis=-1)
@@ -162,8 +162,9 @@ class RetrievalModel(SteppingModel):
             user: (B,) id codes of the users.
             item: Categorical features (B,) of the items.
             users, items: (B, d) vectors of users and items.
-            weight: (B,) weight of each pair, between 0 and 1; None: 1.
-            scale: Factor on the losses.
+            weight: (B,) weight of each pair, between 0 and 1. If None, all weights are
+                1.
+            scale: Factor that multiplies the losses.
         """
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
@@ -205,7 +206,8 @@ class RetrievalModel(SteppingModel):
     def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
         """(B, 2): corrected score of the positive, and log-sum-exp of the negatives.
 
-        A negative that occurs c times counts c times: s - log q + log c.
+        A negative that occurs c times counts c times, so its score is s - log q + log
+        c.
         """
         if self.frequency is not None:
             raise ValueError(
@@ -275,7 +277,7 @@ class RetrievalModel(SteppingModel):
 
 
 def _stacks(pieces: Iterator[Any]) -> Generator[Execution]:
-    """Yields pieces as executions take them; a thread prepares the next one."""
+    """Yields one piece per execution, while a thread prepares the next piece."""
     import tensorflow as tf
 
     def made() -> Execution:
@@ -294,20 +296,23 @@ class TwoTower(RetrievalModel):
     """A user encoder, an item encoder, and their inner product.
 
     Args:
-        user, item: Encoders: layers from a dict of features to vectors of equal size.
-            To share the table of item ids, make the item encoder first and pass its
-            `id_table` to the user encoder as `history_table`.
-        temperature: Divisor of the scores: about .1 for cosines, and about .3 if the
-            length of user vectors is free.
-        frequency: Layer that estimates log q from the stream; None: the batch's
-            `log_q`.
-        views: Layer that draws self-supervision views of the batch's "self".
+        user, item: Encoders, which are layers from a dict of features to vectors. Both
+            encoders have vectors of the same size. To share the table of item ids, make
+            the item encoder first and pass its `id_table` to the user encoder as
+            `history_table`.
+        temperature: Divisor of the scores. Good values are about .1 for cosines, and
+            about .3 if the length of user vectors is free.
+        frequency: Layer that estimates log q from the stream of batches. If None, the
+            model uses the `log_q` of the batch.
+        views: Layer that draws two views of the items in the batch's entry "self", for
+            self-supervision.
         self_weight: Weight of the self-supervision loss.
-        worth: Worth of each target of a log, in the order of its targets. The vectors
-            then have one part of equal size per target. An event of target t trains
-            only part t of the vectors, and the shared layers below. `item_vectors`
-            multiplies each part by the worth of its target. So an inner product is the
-            sum over t of w_t <u_t, v_t>. Empty: all events are of one kind.
+        worth: Worth of each target (kind of event), in the order of the log's targets.
+            The vectors then consist of parts of equal size, with one part per target.
+            An event of target t trains only part t of the vectors, and the shared
+            layers below. `item_vectors` multiplies each part by the worth of its
+            target. So an inner product is the sum over t of w_t <u_t, v_t>. If `worth`
+            is empty, all events are of one kind.
         **kwargs: Arguments of `keras.Model`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -339,7 +344,7 @@ class TwoTower(RetrievalModel):
     def item_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """(n, dim) NumPy array; the part of each target is multiplied by its worth."""
+        """Item vectors (n, dim); each target's part is multiplied by its worth."""
         vectors = super().item_vectors(features, block)
         if not self.worth:
             return vectors
@@ -371,7 +376,7 @@ class TwoTower(RetrievalModel):
 
 
 def part_of_target(vectors: Tensor, target: Tensor, targets: int) -> Tensor:
-    """(B, d) vectors with zeros outside the part of the row's target.
+    """(B, d) vectors with zeros outside the part that belongs to the row's target.
 
     >>> ops.convert_to_numpy(part_of_target(np.ones((2, 4)), np.array([0, 1]), 2))
     array([[1., 1., 0., 0.],
@@ -424,7 +429,7 @@ def _with_compress(
 
 
 def _past(kind: str, length: int, items: Schema) -> dict[str, Any]:
-    """A history whose table is like that of the items."""
+    """Arguments of a history whose embedding table is like the item id table."""
     table = {k: v for k, v in items["id"].items() if k != "kind"}
     return {"kind": kind, "length": length, **table}
 
@@ -440,21 +445,23 @@ def dssm(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """DSSM: on each side, concatenated embeddings and an MLP.
+    """DSSM: each tower is an MLP over concatenated embeddings.
 
     Source: Huang et al., Learning Deep Structured Semantic Models for Web Search using
     Clickthrough Data, CIKM 2013.
 
     Args:
         users, items: Schemas.
-        history: A kind of `debias.retrieval.layers.history.HISTORIES`, or None.
-        length: The longest history.
-        **options: Other arguments of `Encoder`, for both sides. These include
-            `normalize_users`: whether user vectors have length 1 like item vectors; if
-            not, the length expresses how specific a user's taste is. They also include
-            `compress` and `rows` of `debias.layers.embedding.RowEmbedding`, for all id
-            tables, and `frequency`, `views`, `self_weight` and `worth` of `TwoTower`;
-            with `worth`, `dim` is the total size of all parts.
+        history: How the user tower reads a history, a name in
+            `debias.retrieval.layers.history.HISTORIES`. If None, the tower reads no
+            history.
+        length: Length of the longest history.
+        **options: Further arguments of `Encoder`, for both towers. If `normalize_users`
+            is true, user vectors have length 1, like item vectors. By default, their
+            length is free and expresses how specific a user's taste is. `compress` and
+            `rows` of `debias.layers.embedding.RowEmbedding` apply to all id tables.
+            `frequency`, `views`, `self_weight` and `worth` are arguments of `TwoTower`.
+            With `worth`, `dim` is the total size of all parts.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine
@@ -474,7 +481,7 @@ def fm_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """FM: each side is the sum of its fields; `dssm` explains the arguments.
+    """FM: each tower is the sum of its fields; `dssm` explains the arguments.
 
     See `debias.retrieval.layers.fm.fm_sum`.
     """
@@ -493,7 +500,7 @@ def senet_tower(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """`dssm` with `SENet` between the embeddings and the MLP of each side."""
+    """`dssm` with `SENet` between the embeddings and the MLP of each tower."""
     options = {"dim": dim, "hidden": hidden, **options}
     return _two_tower(
         users, items, "senet", history, length, temperature, seed, options
@@ -510,7 +517,7 @@ def youtube_dnn(
     seed: int | None = None,
     **options: Any,
 ) -> TwoTower:
-    """YoutubeDNN: an MLP on history mean and user features; items have only ids.
+    """YoutubeDNN: an MLP over mean history and user features; items have only ids.
 
     `dssm` explains the arguments.
 

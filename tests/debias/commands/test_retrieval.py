@@ -262,7 +262,7 @@ def test_targets_are_learned_apart_served_as_one_and_updated(folder, tmp_path):
         done = run("train", *given, *lone, "-o", tmp_path / "x", code=1)
         assert "give both or neither: -c target=COLUMN" in done.output
     done = run("train", *given, *worth[:2], *target, "-o", tmp_path / "x", code=1)
-    assert "train with a worth of it (--worth NAME=VALUE;" in " ".join(
+    assert "train with a worth for it (--worth NAME=VALUE;" in " ".join(
         done.output.split()
     )
     for bad in ("click=-1", "click=nan", "click=0", "click=x", "5"):
