@@ -1,12 +1,12 @@
-"""Search for items with the largest inner product with a user's vectors.
+"""Searches for the items with the largest inner products with a user's vectors.
 
-`exact` compares all items. A `Searcher` finds likely rows much faster: Faiss by `hnsw`,
-`ivf` or `pq`, and with extras Annoy by `annoy` and Milvus by
-`debias.retrieval.serving.milvus`. An `Index` combines all vectors, a searcher, and the
-rows that changed since the searcher was built. It computes the exact scores of the rows
-that the searcher finds, and drops rows that a filter excludes. If too few rows remain,
-the index compares all items. So an answer is short only if the filter allows too few
-items.
+`exact` compares all items. A `Searcher` finds likely rows much faster. `hnsw`, `ivf`
+and `pq` use Faiss. With extras, `annoy` uses Annoy, and
+`debias.retrieval.serving.milvus` uses Milvus. An `Index` combines all vectors, a
+searcher, and the rows that changed since the searcher was built. The index computes the
+exact scores of the rows that the searcher finds, and removes rows that a filter
+excludes. If too few rows remain, the index compares all items. So an answer has too few
+items only if the filter allows too few.
 """
 
 import importlib
@@ -40,13 +40,14 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
     """The k rows with the largest inner product, by exhaustive search.
 
     Args:
-        queries: (Q, d), or (Q, K, d) for several vectors per query; the score is then
-            their largest product, see `debias.retrieval.dot_scores`.
+        queries: (Q, d), or (Q, K, d) for several vectors per query. The score of an
+            item is then its largest product with these vectors, see
+            `debias.retrieval.training.evaluation.dot_scores`.
         vectors: (N, d).
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) rows and scores by decreasing score; ties are ordered by row.
+        (Q, min(k, N)) rows and scores, by decreasing score. Ties are ordered by row.
 
     >>> rows, scores = exact(np.array([[1.0, 0.0]]), np.eye(2) * 3, 1)
     >>> rows.tolist(), scores.tolist()
@@ -83,10 +84,10 @@ class Searcher(Protocol):
     size: int
 
     def rows(self, queries: np.ndarray, k: int) -> Rows:
-        """Finds (Q, k or more) rows for (Q, d) float32 queries, padded with -1."""
+        """Finds at least k rows per float32 query (Q, d), padded with -1."""
 
     def save(self, folder: Path) -> None:
-        """Writes a file into a folder, which `open_searcher` opens."""
+        """Writes the searcher into a folder, for `open_searcher`."""
 
 
 class Faiss:
@@ -95,8 +96,8 @@ class Faiss:
     Args:
         index: The Faiss index.
         dim: d, the dimension of vectors and queries.
-        place: (N,) row of each vector in the index, if equal vectors share a row; None:
-            row r of the index is vector r.
+        place: (N,) row of each vector in the Faiss index, if equal vectors share a row.
+            If None, row r of the Faiss index is vector r.
     """
 
     def __init__(self, index: Any, dim: int, place: Rows | None = None):
@@ -110,7 +111,7 @@ class Faiss:
 
     @property
     def effort(self) -> int:
-        """Number of candidates in a graph search, or of lists to search."""
+        """Number of candidates in a graph search, or number of lists to search."""
         graph = getattr(self.index, "hnsw", None)
         return self.index.nprobe if graph is None else graph.efSearch
 
@@ -128,7 +129,7 @@ class Faiss:
         return found if self.place is None else self._all_of(found, k)
 
     def _all_of(self, found: Rows, k: int) -> Rows:
-        """Replaces each found row by all rows with its vector, at least k per query."""
+        """Replaces each found row by all rows with the same vector."""
         rows = np.full((len(found), 2 * k), -1, np.int64)
         for row, kept in zip(rows, found, strict=True):
             filled = 0
@@ -149,7 +150,7 @@ class Faiss:
 
 
 class Annoy:
-    """An Annoy forest; a search examines about `LOOKS` k vectors per tree."""
+    """An Annoy forest; a search examines about `LOOKS` * k vectors per tree."""
 
     LOOKS = 2
 
@@ -183,7 +184,7 @@ def _extra(name: str) -> Any:
 
 
 def open_searcher(folder: Path, dim: int) -> Searcher | None:
-    """Opens the searcher in a folder; None if the folder has no searcher.
+    """Opens the searcher in a folder; returns None if the folder has no searcher.
 
     Raises:
         ValueError: The file is damaged.
@@ -213,9 +214,9 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
 def lifted(vectors: np.ndarray) -> np.ndarray:
     """Extends vectors so that Euclidean search gives the order of inner products.
 
-    Each vector gets an additional entry sqrt(max |v|^2 - |v|^2), and a query gets 0.
-    All vectors then have equal length, and |q - v|^2 = |q|^2 + max |v|^2 - 2 q v.
-    Vectors that already have equal length are returned unchanged.
+    Each vector gets the additional entry sqrt(max |v|^2 - |v|^2), and each query gets
+    the additional entry 0. All vectors then have equal length, and |q - v|^2 = |q|^2 +
+    max |v|^2 - 2 q v. Vectors that already have equal length are returned unchanged.
 
     Source: Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
     Transformation for Inner-Product Spaces, RecSys 2014.
@@ -232,7 +233,7 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
-    """The first row of each distinct vector, and the index of each row's vector.
+    """The first row of each distinct vector, and the distinct vector of each row.
 
     >>> first, place = distinct(np.array([[1, 2], [3, 4], [1, 2]], "float32"))
     >>> first.tolist(), place.tolist()
@@ -266,10 +267,11 @@ def found_share(
 
 
 class Asked(NamedTuple):
-    """Requirements on a searcher, and the queries to measure them.
+    """The recall that a searcher must have, and the queries that measure it.
 
     Attributes:
-        queries: (Q, d) or (Q, K, d) user vectors; None: `SAMPLE` evenly spaced items.
+        queries: (Q, d) or (Q, K, d) user vectors. If None, the queries are `SAMPLE`
+            evenly spaced items.
         k: Number of best items to compare with the exact result.
         recall: Required share of the exact k best items.
     """
@@ -289,7 +291,7 @@ class Asked(NamedTuple):
         return found_share(searcher, vectors, single, min(self.k, len(vectors)))
 
     def meet(self, searcher: Faiss, vectors: np.ndarray, share: float) -> Faiss:
-        """Doubles the effort of a searcher while its recall is too low and rises."""
+        """Doubles the effort of a searcher while its recall is too low but rises."""
         effort, first = searcher.effort, share
         for _ in range(DOUBLINGS):
             if share >= self.recall:
@@ -331,27 +333,27 @@ def hnsw(
     build_effort: int = 200,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """HNSW graph (Faiss): fast, high recall, needs much memory.
+    """Builds an HNSW graph with Faiss: fast, with high recall, but much memory.
 
-    For vectors of unequal length, there are two possible graphs: by distance over
-    `lifted` vectors, and by inner product. The vectors determine which graph has the
-    higher recall. If lengths vary at random, the graph by distance has a recall of only
-    a third. If vectors form clusters, the graph by inner product has the lower recall.
-    The graph by distance is built first; if its recall is too low, the graph by inner
-    product is built. Equal vectors share one node of the graph, because otherwise they
-    would only link to each other.
+    Vectors of unequal length can be linked by their distance as `lifted` vectors, or by
+    their inner product. The vectors determine which graph has the higher recall. If
+    lengths vary at random, the graph by distance has a recall of only a third. If
+    vectors form clusters, the graph by inner product has the lower recall. The graph by
+    distance is built first. The graph by inner product is built if the recall of the
+    first graph is too low. Equal vectors share one node of the graph, because separate
+    nodes would only link to each other.
 
     Source: Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
     Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020.
 
     Args:
         vectors: (N, d) float32.
-        progress: Called with the share that is built.
+        progress: Function that is called with the share built so far.
         links: M, the number of links per node.
-        effort: efSearch, the number of candidates in a search, at least k. If recall is
-            too low, it is doubled with a warning.
+        effort: efSearch, the number of candidates in a search, at least k. If the
+            recall is too low, the effort is doubled with a warning.
         build_effort: efConstruction.
-        asked: Required recall and its measurement.
+        asked: Required recall, and the queries that measure it.
     """
     faiss, dim = _extra("faiss"), vectors.shape[1]
     first, place = distinct(vectors)
@@ -389,13 +391,13 @@ def ivf(
     probes: int = 64,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """Inverted lists around centroids (Faiss): quick to build.
+    """Builds inverted lists around centroids with Faiss, which is fast.
 
     Args:
         vectors, progress, asked: See `hnsw`.
-        lists: Number of centroids; None: 4 sqrt(N).
-        probes: Number of lists to search. If recall is too low, it is doubled like the
-            effort of `hnsw`.
+        lists: Number of centroids. If None, it is 4 sqrt(N).
+        probes: Number of lists to search. If the recall is too low, this number is
+            doubled like the effort of `hnsw`.
     """
     return _lists(vectors, progress, lists, probes, asked)
 
@@ -409,13 +411,13 @@ def pq(
     parts: int | None = None,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """`ivf` with product quantisation (Faiss): needs little memory.
+    """Builds `ivf` with product quantisation, which needs little memory.
 
     Source: Jégou et al., Product Quantization for Nearest Neighbor Search, TPAMI 2011.
 
     Args:
         vectors, progress, lists, probes, asked: See `ivf`.
-        parts: Bytes per vector; None: one byte for every two entries.
+        parts: Bytes per vector. If None, there is one byte for every two entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
@@ -450,11 +452,12 @@ def annoy(
     trees: int = 50,
     seed: int = 0,
 ) -> Annoy:
-    """Random projection trees (Annoy) in a file that processes share.
+    """Builds random projection trees with Annoy, in a file that processes share.
 
     Args:
         vectors: See `hnsw`.
-        progress: See `hnsw`; building the trees is not included.
+        progress: See `hnsw`. The share covers only the insertion of vectors, not the
+            construction of the trees.
         trees: Number of trees.
         seed: Random seed of the splits in the trees.
     """
@@ -474,9 +477,9 @@ class Report(NamedTuple):
     Attributes:
         kind: Name of the searcher, or "exact".
         recall: Mean share of the exact k best items that the search finds.
-        k: The k of the recall.
-        p50_ms, p99_ms: Median and 99% quantile of the time of a search in ms.
-        seconds: Build time; None if it was not measured.
+        k: Number of best items in the recall.
+        p50_ms, p99_ms: Median and 99th percentile of the search time, in milliseconds.
+        seconds: Build time in seconds. None if it was not measured.
     """
 
     kind: str
@@ -489,16 +492,17 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """All vectors, a searcher, and the rows that are new to the searcher.
+    """All vectors, a searcher, and the rows that changed since it was built.
 
     Attributes:
         vectors: (N, d) float32.
-        searcher: The searcher; None: exhaustive search.
-        fresh: (F,) increasing rows whose vector differs from that in the searcher.
+        searcher: The searcher. If None, searches are exhaustive.
+        fresh: (F,) increasing rows whose vectors changed after the searcher was built.
         report: Measurements that `build` made, before any `upsert`.
 
     Raises:
-        ValueError: Vectors are not (N, d) float32, or the searcher does not fit them.
+        ValueError: Vectors are not (N, d) float32, or the searcher does not fit the
+            vectors.
 
     >>> index = Index(np.eye(3, dtype="float32"))
     >>> rows, scores = index.search(np.array([0.1, 0.3, 0.2]), 2, seen=[1])
@@ -549,15 +553,16 @@ class Index:
         """Finds the best rows for one user.
 
         Args:
-            query: (d,), or (K, d) for several vectors; the score is then their largest
-                product, and zero vectors are ignored.
+            query: (d,) user vector, or (K, d) for several vectors. The score of an item
+                is then its largest product with these vectors; zero vectors are
+                ignored.
             k: At least 1.
             seen: Rows to leave out.
-            allowed: (N,) bool, rows to choose from; None: all.
+            allowed: (N,) bool, rows to choose from. If None, all rows are allowed.
 
         Returns:
-            n rows and scores by decreasing score; ties are ordered by row. n is k, or
-            the number of allowed rows if it is less than k.
+            Rows and scores of the k best items, by decreasing score. Ties are ordered
+            by row. If fewer than k rows are allowed, all of them are returned.
 
         Raises:
             ValueError: k is less than 1, or the query does not have size d or is not
@@ -583,7 +588,7 @@ class Index:
     def _likely(
         self, query: np.ndarray, k: int, seen: Rows, allowed: np.ndarray | None
     ) -> Rows | None:
-        """Ascending rows that contain the answer; None if all must be compared."""
+        """Ascending rows that contain the answer; None if all rows must be compared."""
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if self.searcher is None or passing <= EXACT:
             return None
@@ -609,10 +614,10 @@ class Index:
         return rows if allowed is None else rows[allowed[rows]]
 
     def upsert(self, rows: Rows, vectors: np.ndarray) -> "Index":
-        """A new index with other vectors at `rows`, or with additional rows.
+        """Returns a new index, in which `rows` are replaced or added.
 
-        The searcher is not rebuilt, so each of these rows adds one product to every
-        search. Call `build` again when there are many such rows.
+        The searcher is not rebuilt, so every search also computes the products with all
+        these rows. Call `build` again when there are many such rows.
 
         Args:
             rows: (n,) distinct rows; rows past the end must be consecutive.
@@ -660,12 +665,13 @@ def build(
 
     Args:
         vectors: (N, d) float32.
-        how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of them;
-            None: exhaustive search.
-        queries: (Q, d) or (Q, K, d) user vectors for the measurement; None: 200 evenly
-            spaced items, for which search may be harder or easier than for users.
+        how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of these
+            functions. If None, searches are exhaustive.
+        queries: (Q, d) or (Q, K, d) user vectors for the measurement. If None, the
+            queries are 200 evenly spaced items, whose recall may differ from the recall
+            of users.
         k: Number of best items to compare with the exact result.
-        progress: Called with the share that is built.
+        progress: Function that is called with the share built so far.
         recall: Required share of the exact k best items.
 
     Raises:

@@ -1,10 +1,10 @@
 """Milvus as the searcher of an index, embedded or as a cluster.
 
-One argument switches from one machine to a cluster. The embedded edition stores its
-files in the version and unpacks them when the version is opened. With a cluster, the
-cluster stores the collection, and the version stores its name. The variable
-MILVUS_TOKEN holds the token of the cluster; the token is never written. The module
-needs the extra `milvus`.
+The argument `uri` switches from the embedded edition to a cluster. The embedded edition
+stores its files in the version and unpacks them when the version is opened. A cluster
+stores the collection itself, and the version stores only the name of the collection.
+The environment variable MILVUS_TOKEN holds the access token of the cluster. The token
+is never written to a file. The module needs the extra `milvus`.
 """
 
 import json
@@ -28,11 +28,11 @@ class Milvus:
     """A Milvus collection, searched by inner product.
 
     Args:
-        uri: URL of the cluster; None: the embedded edition in `folder`.
+        uri: URL of the cluster. If None, the embedded edition in `folder` is used.
         collection: Name of the collection.
-        dim: d.
-        size: N.
-        effort: Parameter "ef" of a search.
+        dim: d, the dimension of the vectors.
+        size: N, the number of vectors.
+        effort: Search parameter "ef", the number of candidates.
         folder: Folder with the files of the embedded edition, removed together with
             this object.
     """
@@ -115,14 +115,14 @@ def milvus(
 ) -> Milvus:
     """Builds an HNSW graph for inner products in Milvus.
 
-    A collection in a cluster stays when its version is removed, because others may use
-    the cluster.
+    When a version is removed, its collection stays in the cluster, because other
+    programs may use the cluster.
 
     Args:
         vectors: (N, d) float32.
-        progress: Called with the share inserted so far.
-        uri: URL of a cluster, such as "http://milvus:19530"; None: the embedded
-            edition.
+        progress: Function that is called with the share of vectors inserted so far.
+        uri: URL of a cluster, such as "http://milvus:19530". If None, the embedded
+            edition is used.
         links, effort, build_effort: See `debias.retrieval.serving.index.hnsw`.
 
     Raises:

@@ -25,10 +25,11 @@ class Answer(NamedTuple):
 
     Attributes:
         items: Raw ids, best first.
-        scores: Inner products; with several user vectors, the largest. If repeats are
-            modelled, scores include the bonus.
+        scores: Inner product of each item with the user vector, or its largest inner
+            product with several user vectors. If repeats are modelled, scores include
+            the bonus.
         known: Whether the version knows the user's id.
-        passed_over: Ids of the history that are not in the catalogue.
+        passed_over: Ids in the history that are not in the catalogue.
     """
 
     items: list[str]
@@ -64,19 +65,23 @@ def retrieve(
 
     Args:
         version: Version from `debias.retrieval.serving.versions.load`.
-        user: Raw features, including "id" if the user has one. For a known user, an
-            absent feature is looked up; for an unknown user, it is missing. Unseen
-            values are out of vocabulary. If id, history and all features are unknown,
-            the version's `stranger` vector is used, which is the mean of its users.
+        user: Raw features, including "id" if the user has an id. If the id is known,
+            absent features are looked up in the version. If the id is unknown, absent
+            features are missing. Unseen values are out of vocabulary. The version's
+            `stranger` vector is used if the user has no known id, no history in the
+            catalogue, and no feature.
         history: Raw ids of the user's latest items, most recent first. Ids outside the
-            catalogue are skipped; None: the published history of a known user.
-        k: Number of items, at least 1. If fewer items are left, all are returned.
-        repeat: Policy for items that the user took, in `history` and, for a known user,
-            in the published data. "exclude", "allow", or "model" if the version has
-            weights; None: the policy of the version.
-        where: Filter, a dict from item features to conditions: a required value, or a
-            list of allowed values. For a numeric feature, give the smallest and the
-            largest value, with None for no limit. All conditions must hold.
+            catalogue are skipped. If None, the published history of a known user is
+            used.
+        k: Number of items, at least 1. If fewer items are allowed, all of them are
+            returned.
+        repeat: Policy for items that the user took: "exclude", "allow" or, if the
+            version has weights, "model". These items are in `history` or, for a known
+            user, in the version. If None, the policy of the version is used.
+        where: Filter, a dict from item feature to condition. A condition is a required
+            value or a list of allowed values. The condition of a numeric feature is
+            [smallest, largest], where None means no limit. An item must meet all
+            conditions.
 
     Raises:
         ValueError: A feature is unknown or of a wrong kind, a number is not finite, k
@@ -96,7 +101,7 @@ def find(
     repeat: str | None = None,
     where: Where | None = None,
 ) -> Found:
-    """Retrieves like `retrieve`, but returns rows of items."""
+    """Retrieves items like `retrieve`, but returns their rows instead of raw ids."""
     user = dict(user or {})
     row = version.user_codes[ID].get(_word(ID, user.get(ID)), UNKNOWN) - FIRST
     features = {
@@ -152,8 +157,7 @@ def _policy(version: Version, asked: str | None) -> Repeat:
 def _taken(version: Version, row: int, codes: Sequence[int]) -> dict[int, int]:
     """Rows and counts of the items that a user took, the most recent first.
 
-    An item may be in the request and in the published version. The larger count is
-    used.
+    If an item is both in the request and in the version, the larger count is used.
     """
     taken = dict(Counter(code - FIRST for code in codes))
     if version.taken is not None and row >= 0:
@@ -170,7 +174,7 @@ def _repeated(
     taken: Mapping[int, int],
     open_to: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of taken items that may be answers, and their scores with bonus."""
+    """Rows of taken items that pass the filter, and their scores with the bonus."""
     rows = np.array([*taken], np.int64)
     counts, places = np.array([*taken.values()]), np.arange(1, len(rows) + 1)
     if open_to is not None:
@@ -248,7 +252,7 @@ def _published(column: np.ndarray, row: int) -> np.ndarray:
 
 
 def _word(name: str, value: Any) -> str:
-    """A raw value as text; None becomes "", which no vocabulary holds."""
+    """A raw value as text; None becomes "", which is in no vocabulary."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer):

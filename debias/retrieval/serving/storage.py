@@ -1,9 +1,10 @@
 """Storage of versions and training states, on disk or in an object store.
 
-Both kinds of storage have folders KIND/000007, such as `versions/000007`, and the file
-CURRENT. A new folder appears atomically. In a store, a folder is uploaded file by file,
-with the manifest last, and CURRENT is a single write. To read files of a store, they
-are first copied to the cache, `$DEBIAS_CACHE`, and their checksums are verified.
+Both kinds of storage have the file CURRENT and numbered folders, such as
+`versions/000007`, where "versions" is the kind of the folder. A new folder appears
+atomically. In an object store, the files of a folder are uploaded one by one, with the
+manifest last, and CURRENT is changed by a single write. To be read, the files of a
+store are first copied to the cache, `$DEBIAS_CACHE`, and their checksums are verified.
 """
 
 import fcntl
@@ -32,7 +33,7 @@ class Disk:
 
     Attributes:
         root: The folder.
-        damage: Types of errors that mean that a file is damaged.
+        damage: Types of exceptions that mean that a file is damaged.
     """
 
     damage = (OSError, *_UNREADABLE)
@@ -45,7 +46,7 @@ class Disk:
         return (self.root / key).read_bytes()
 
     def stamp(self) -> tuple[object, ...] | None:
-        """A value that changes with every write of CURRENT; None without the file."""
+        """A value that changes with every write of CURRENT; None if it is absent."""
         try:
             found = os.stat(self.root / "CURRENT")
         except OSError:
@@ -53,25 +54,25 @@ class Disk:
         return found.st_ino, found.st_mtime_ns
 
     def folders(self, kind: str) -> list[str]:
-        """Names of the folders KIND/NAME, oldest first."""
+        """Names of the folders of a kind, oldest first."""
         return _numbers(path.name for path in self.root.glob(f"{kind}/*"))
 
     def complete(self, kind: str) -> list[str]:
-        """Names of the readable folders; on disk, all folders are readable."""
+        """Names of the complete folders of a kind, which are all folders on disk."""
         return self.folders(kind)
 
     def folder(self, key: str) -> Path:
-        """Path of a folder for reading."""
+        """Path of a folder, for reading."""
         return self.root / key
 
     @contextmanager
     def afresh(self, key: str) -> Iterator[Path]:
-        """Path of a folder for reading, ignoring earlier copies."""
+        """Context manager that yields the path of a folder, ignoring earlier copies."""
         yield self.root / key
 
     @contextmanager
     def new(self, key: str) -> Iterator[Path]:
-        """Context manager that yields an empty folder and then renames it to KEY."""
+        """Context manager that yields an empty folder, and then renames it to `key`."""
         with atomic_folder(self.root / key) as aside:
             yield aside
             for file in (*aside.iterdir(), aside):
@@ -86,7 +87,7 @@ class Disk:
         _sync(self.root)
 
     def remember(self, name: str) -> None:
-        """Records the current version in the copies on disk, if a store has copies."""
+        """Records the current version in the copies of a store, but not on disk."""
 
     def drop(self, key: str) -> None:
         path = self.root / key
@@ -104,13 +105,13 @@ class Disk:
 
 
 class Store:
-    """Storage in an object store, with copies on disk of the files read.
+    """Storage in an object store, whose files are copied to disk to be read.
 
     Attributes:
         root: Folder in the store.
-        copies: Folder of copies in the cache.
-        damage: Types of errors that mean that a file is damaged; other errors concern
-            the store.
+        copies: Folder in the cache for the copies.
+        damage: Types of exceptions that mean that a file is damaged. Other exceptions
+            mean that the store failed.
     """
 
     damage = (FileNotFoundError, *_UNREADABLE)
@@ -138,7 +139,7 @@ class Store:
         return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
 
     def folder(self, key: str) -> Path:
-        """Path of a complete copy on disk; files from an earlier read are verified.
+        """Path of a complete copy on disk; an earlier copy is verified.
 
         Raises:
             OSError: The store cannot be reached or refuses access, or the disk is full.
@@ -163,7 +164,7 @@ class Store:
             yield Path(aside)
 
     def _same(self, copy: Path, key: str) -> bool:
-        """Whether the copy is complete and equals the version in the store."""
+        """Whether the copy is complete and equals the folder in the store."""
         try:
             manifest = (copy / MANIFEST).read_bytes()
             return manifest == self.read(f"{key}/{MANIFEST}") and all(
@@ -234,7 +235,7 @@ Storage: TypeAlias = Disk | Store
 
 
 def storage(root: str | Path) -> Storage:
-    """The storage of a path or a URL."""
+    """The storage at a path or URL."""
     path = located(root)
     return Store(path, whole_path(root)) if isinstance(path, Remote) else Disk(path)
 

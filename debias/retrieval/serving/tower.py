@@ -1,4 +1,4 @@
-"""The user tower of a version as ONNX, without training code."""
+"""The user tower of a version in ONNX format, which needs no training code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +12,14 @@ from debias.engine.scoring import open_onnx
 class UserTower:
     """Maps users' features to vectors with ONNX Runtime.
 
-    Call arguments: dict of (n,) and (n, m) arrays from `FeatureTable.take`, with
-    "history" (n, length) if the tower reads a history; other entries are ignored. The
-    result is (n, d), or (n, K, d) for several interests, in float32.
+    The call argument is a dict of (n,) and (n, m) arrays from `FeatureTable.take`. If
+    the tower reads a history, the dict has "history", (n, length). Entries that the
+    tower does not read are ignored. The result is (n, d), or (n, K, d) for several
+    interests, in float32.
 
     Attributes:
         inputs: Names of the inputs.
-        length: Number of history items that the tower reads; 0 without a history.
+        length: Number of history items that the tower reads, 0 if it reads no history.
     """
 
     def __init__(self, path: Path):
@@ -39,7 +40,7 @@ class UserTower:
 
 
 def write_tower(layer: Any, path: Path) -> None:
-    """Writes the user side of a retrieval model as ONNX, in single precision.
+    """Writes the user tower of a retrieval model as ONNX, in single precision.
 
     Raises:
         ValueError: The layer cannot be converted to ONNX.

@@ -1,16 +1,16 @@
-"""Updates a published retrieval model by a stream of events.
+"""Updates a published retrieval model with the events of a stream.
 
 A full update starts from the parameters of the last full update, makes one shuffled
 pass over all later events, and publishes the whole model. Between full updates,
 incremental updates change only id embeddings. Dense weights, the trend and the linear
-part stay identical, so old and new vectors remain comparable. An increment publishes
-only the id rows in the user tower and the vectors of items that changed. A full update
-replaces the increments since the last full update.
+part stay identical, so old and new vectors remain comparable. An incremental update
+publishes only the changed id rows of the user tower and the changed item vectors. A
+full update replaces all incremental updates since the last full update.
 
-The manifest of a version records its position in the stream of events, and one switch
-publishes version and position together. If a process is killed at any moment, a
-complete version stays in service. The next run applies exactly the events that this
-version has not applied.
+The manifest of a version records its position in the stream. So one switch publishes
+the version together with its position. If a process is killed at any moment, a complete
+version stays in service. The next run applies exactly the events that this version has
+not applied.
 """
 
 import tempfile
@@ -73,11 +73,12 @@ def full_update(
 
     Args:
         learner: The learner after the last full update, which this function changes.
-        events: All events since the last full update, in any order; duplicates count
+        events: All events since the last full update, in any order. Duplicates count
             once.
         users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
-        progress: Called with the number of events done since the last call.
+        progress: Function that is called with the number of events trained since its
+            last call.
     """
     appended = add_events(learner, events, users, items)
     reset_id_optimizer(learner)
@@ -89,15 +90,15 @@ def full_update(
 
 
 class Increment(NamedTuple):
-    """The changes of an incremental update, which need publishing.
+    """The changes of an incremental update, which `publish_increment` publishes.
 
     Attributes:
         appended: Result of appending the events.
-        users: Rows of users whose embedding changed, including new ones.
-        items: Rows of items whose vector changed, including new ones.
-        vectors: (items, d) vectors of these items.
-        before, after: Id tables of the user tower.
-        dense: SHA-256 of all other weights, which do not change.
+        users: Rows of users whose embedding changed, including new users.
+        items: Rows of items whose vector changed, including new items.
+        vectors: (n, d) vectors of the n items in `items`.
+        before, after: Id tables of the user tower before and after the update.
+        dense: SHA-256 of all weights outside the id tables, which do not change.
     """
 
     appended: Appended
@@ -122,8 +123,9 @@ def incremental_update(
         learner, events, users, items, progress: See `full_update`.
 
     Raises:
-        ValueError: Ids share rows of their tables.
-        RuntimeError: A dense weight changed. Do not publish the learner; load it again.
+        ValueError: Several ids share a row of an embedding table.
+        RuntimeError: A dense weight changed. Do not publish the learner, but load it
+            again.
     """
     tables = id_tables(learner.model)
     if any(table.compress for side in tables for table in side):
@@ -139,7 +141,7 @@ def incremental_update(
         learn(learner, _new_events(appended), only_ids=True, progress=progress)
     drop_old_events(learner)
     if checksum(dense_weights(learner.model)) != dense:
-        raise RuntimeError("an incremental update moved a dense weight")
+        raise RuntimeError("an incremental update changed a dense weight")
     after = _values(learner.model)
     log = appended.log
     users_moved = _moved(before.users, after.users, len(log.users))
@@ -157,7 +159,7 @@ def incremental_update(
 
 
 def _new_events(appended: Appended) -> np.ndarray:
-    """(E,) bool: the event is new in the log."""
+    """(E,) bool, whether each event is new in the log."""
     return np.arange(len(appended.log)) >= len(appended.log) - appended.events
 
 
@@ -173,7 +175,7 @@ def _values(model: RetrievalModel) -> _Tables:
 
 
 def _moved(before: list[np.ndarray], after: list[np.ndarray], count: int) -> np.ndarray:
-    """Rows below `count` in which any table differs, including all new rows.
+    """Rows below `count` that differ in a table, including all new rows.
 
     >>> _moved([np.zeros((4, 1))], [np.array([[0.0], [0], [0], [9], [0]])], 3).tolist()
     [1, 2]
@@ -194,15 +196,16 @@ How = Callable[..., Any] | None  # of `debias.retrieval.serving.index.build`
 
 @dataclass(frozen=True)
 class Served:
-    """The published version, for the next increment.
+    """The published version, to which the next incremental update is applied.
 
     Attributes:
         name: Name of the version.
         tower: Path of its `tower.onnx`.
         index: Index of the item vectors.
-        about: The entry "extra" of the manifest: "kind" ("full" or "increment"),
+        about: The entry "extra" of the manifest. It has "kind" ("full" or "increment"),
             "learner" (folder of the training state), "applied" (marks), "full" (learner
-            and marks of the last full update), and the entries of the caller.
+            and marks of the last full update), and the additional entries of the
+            caller.
         repeat: Policy for items that a user took before.
     """
 
@@ -231,15 +234,16 @@ def publish_full(
     Args:
         root: Folder or URL of the versions.
         learner: The learner after a full update.
-        applied: Marks of all its training events.
-        how: Function that makes the searcher, as for
+        applied: Marks of all events on which the learner was trained.
+        how: Function that makes the searcher, see
             `debias.retrieval.serving.index.build`.
         about: Additional entries of the manifest, as JSON values.
         repeat: See `debias.retrieval.serving.versions.publish`.
         ranker: See `debias.retrieval.serving.versions.publish`.
         keep: Number of versions to keep.
-        progress: Called with the share done.
-        vectors: Vectors of all items from `Learner.item_vectors`. None computes them.
+        progress: Function that is called with the share of the work that is done.
+        vectors: Vectors of all items from `Learner.item_vectors`. If None, they are
+            computed.
     """
     users = len(learner.log.users)
     some = np.unique(np.linspace(0, users - 1, 200).astype(int))
@@ -276,16 +280,16 @@ def publish_increment(
     *,
     keep: int = 3,
 ) -> Served:
-    """Publishes an increment on top of the served version.
+    """Publishes an increment, which changes a part of the served version.
 
-    The user tower is the served file with new id rows. The changed items are upserted
-    into the served index. When many changed items have accumulated, the index is
-    rebuilt.
+    The new user tower is the served file with changed id rows. The changed item vectors
+    are written into the served index. The index is rebuilt when the share of items that
+    changed since the last build exceeds `REBUILD`.
 
     Args:
         root, learner, how, keep: See `publish_full`.
         increment: Result of `incremental_update` for this learner.
-        applied: Marks including the events of the increment.
+        applied: Marks of all applied events, including the events of the increment.
         served: The published version.
     """
     index = served.index.upsert(increment.items, increment.vectors)
@@ -304,7 +308,7 @@ def publish_increment(
 def replace_tables(
     tower: Path, before: list[np.ndarray], after: list[np.ndarray], out: Path
 ) -> bool:
-    """Writes an ONNX model with replaced tables and everything else unchanged.
+    """Writes an ONNX model in which only the given tables are replaced.
 
     The function finds tables by their values. Replacing tables is hundreds of times as
     fast as a new export, and dense weights stay identical.
@@ -316,8 +320,8 @@ def replace_tables(
         out: File to write.
 
     Returns:
-        Whether the file was written. If a table changes its size, or does not occur
-        exactly once, nothing is written.
+        Whether the file was written. Nothing is written if a replacement has another
+        size than its table, or if a table does not occur exactly once in the model.
     """
     import onnx
     from onnx import numpy_helper
@@ -370,7 +374,7 @@ def _publish(
 
 
 def _ranker(served: Served) -> Path | None:
-    """The ranker of the served version, which later versions keep."""
+    """The ranker of the served version, which later versions also contain."""
     path = served.tower.with_name("ranker.onnx")
     return path if path.exists() else None
 
@@ -407,15 +411,18 @@ class Report(NamedTuple):
         version: Name of the version.
         kind: "full" or "increment".
         events: Number of training events.
-        duplicates: Number of events left out because they were applied before.
-        new_users, new_items: Number of new rows.
+        duplicates: Number of events that were left out, because they were applied
+            before.
+        new_users, new_items: Number of new users and of new items.
         bare: Number of new users and items without any feature.
-        lacks: Number of new rows without features, and names of these features, by
-            side; see `Appended`.
-        unknown: Unknown values of categories, see `Appended`.
+        lacks: Number of new users and items without features, and names of the missing
+            features, see `Appended`.
+        unknown: Number of new users and items with unknown categories, see `Appended`.
         late: Number of events older than a known event of their user.
-        moved_users, moved_items: Number of changed users and items.
-        seconds: Time of training and publishing.
+        moved_users, moved_items: Number of users whose embedding changed, and of items
+            whose vector changed. After a full update, these are all users and all
+            items.
+        seconds: Time of training and publishing, in seconds.
     """
 
     version: str
@@ -455,30 +462,32 @@ def update(
     and trains on all later events, including those of increments. If the process is
     killed at any moment, call this function again: no published version is lost, and
     every event is applied exactly once. The names of versions and training states may
-    then leave out a number.
+    then skip a number.
 
     Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
     train again and publish a smaller catalogue.
 
     Args:
-        root: Folder or URL of versions, at least one of them from `publish_full`.
-        source, columns: The stream, as for `debias.retrieval.data.events.pending`.
+        root: Folder or URL of versions. At least one version must come from
+            `publish_full`.
+        source, columns: The stream, see `debias.retrieval.data.events.pending`.
         build_model, config: The arguments with which the published learner was made.
         full: Whether to make a full update.
         max_events: Largest number of events in a chunk.
         users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
         how, keep: See `publish_full`.
-        start: Function that takes the number of events to apply, and returns a function
-            that is called with the number of events done since the last call.
+        start: Function that takes the number of events to apply and returns a function.
+            The returned function is called with the number of events trained since its
+            last call.
 
     Yields:
-        A report after each version is published. Only then are the events of the report
-        applied.
+        A report of each version, after it is published. The events of the report are
+        applied only then.
 
     Raises:
-        ValueError: Nothing is published here, another update is running, or the stream
-            lacks applied events.
+        ValueError: `root` has no published version, another update is running, or the
+            stream lacks events that were applied before.
     """
     _trained_manifest(root)
     with versions.alone(root, LEARNERS):
@@ -566,7 +575,7 @@ def _apply_increment(
 
 
 def _trained_manifest(root: str | Path) -> dict[str, Any]:
-    """The "extra" of the current version; ValueError without a training state."""
+    """The "extra" of the current version, which must have a training state."""
     about: dict[str, Any] = versions.manifest(root)["extra"]
     if "learner" not in about:
         raise ValueError(f"{root}: was published without its training state")
@@ -593,6 +602,6 @@ def _joined(
         if name not in marks or marks[name].rows < mark.rows:
             raise ValueError(
                 f"{name}: incremental updates have applied {mark.rows} of its rows; a "
-                "full update needs them again, so give this file too"
+                "full update needs these rows again, so give this file too"
             )
     return joined_events([events for events, _ in chunks]), marks

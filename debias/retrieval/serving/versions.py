@@ -2,15 +2,15 @@
 
     ROOT/CURRENT            the name of the version to serve
     ROOT/versions/000007/   one version:
-        tower.onnx          users' features to vectors; needs no training code
+        tower.onnx          maps users' features to vectors without training code
         users.npz           table of users: features, and raw id <-> row
         items.npz           table of items: features, and raw id <-> row
         vectors.npy         (items, d) float32
-        index.faiss         searches them; or index.annoy, index.milvus, or none
-        place.npy           rows of equal vectors, which index.faiss stores once
+        index.faiss         searcher of the vectors (or index.annoy, index.milvus, none)
+        place.npy           row of each vector in index.faiss, if equal vectors share it
         fresh.npy           rows that have changed since the index was built
         histories.npy       the users' latest items, if known
-        taken.npy           the items that each user took, with counts, if known
+        taken.npy           the items that each user took and their counts, if known
         taken_offsets.npy   where each user's items begin in taken.npy
         ranker.onnx         orders retrieved items, if published with the version
         manifest.json       sizes and SHA-256 of all files, the policy of repeats, and
@@ -18,9 +18,9 @@
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
 CURRENT switches to it. After a crash at any moment, the last version stays in service.
-A reader takes tower, vectors and index from one folder. If a publisher is killed, the
-next publisher removes its files. Files of a version are memory-mapped; they are
-read-only, because a write would break their readers.
+A reader loads tower, vectors and index from the same folder. If a publisher is killed,
+the next publisher removes its files. The files of a version are memory-mapped by their
+readers. So these files are read-only, because a write would break the readers.
 
 ROOT may be the URL of an object store, such as s3://bucket/folder. A version is then
 uploaded completely before the single write of CURRENT. A reader copies the version to
@@ -57,15 +57,19 @@ class Version:
     """One published version, in memory.
 
     Attributes:
-        name: Name of its folder.
-        path: Path of its folder; `path / "tower.onnx"` may be published again.
+        name: Name of the version, which is the name of its folder.
+        path: Path of the folder of the version. `path / "tower.onnx"` may be published
+            again.
         tower: Function from users' features to vectors.
-        users, items: Feature tables; row r of `items` is row r of `index.vectors`.
+        users, items: Feature tables. The vector of row r of `items` is
+            `index.vectors[r]`.
         index: Index of the item vectors.
-        histories: (users, L) int32 id codes of items, most recent first, or None.
+        histories: (users, L) int32 id codes of items, most recent first. None if no
+            histories were published.
         manifest: Contents of `manifest.json`, with "created" and "extra".
-        taken: All items that each user took, by rows of `items`, or None.
-        ranker: Ranker of items by named features, or None.
+        taken: All items that each user took, as rows of `items`. None if these items
+            are not known.
+        ranker: Ranker of items by named features. None if the version has no ranker.
     """
 
     name: str
@@ -86,23 +90,23 @@ class Version:
 
     @cached_property
     def stranger(self) -> np.ndarray | None:
-        """(d,) vector of a user without known features; None: the tower computes it."""
+        """(d,) vector of users without known features, or None to use the tower."""
         given = self.manifest.get("stranger")
         return None if given is None else np.array(given, np.float32)
 
     @cached_property
     def user_codes(self) -> dict[str, dict[str, int]]:
-        """Dict from raw value to code, for each coded user feature."""
+        """For each coded user feature, a dict from raw value to code."""
         return codes(self.users)
 
     @cached_property
     def item_codes(self) -> dict[str, dict[str, int]]:
-        """Dict from raw value to code, for each coded item feature."""
+        """For each coded item feature, a dict from raw value to code."""
         return codes(self.items)
 
 
 def codes(table: FeatureTable) -> dict[str, dict[str, int]]:
-    """Dict from raw value to code, for each coded feature.
+    """For each coded feature of a table, a dict from raw value to code.
 
     >>> codes(FeatureTable.build({"id": ["a", "b"]}))
     {'id': {'a': 2, 'b': 3}}
@@ -132,24 +136,24 @@ def publish(
 
     Args:
         root: Folder of the versions, created if absent, or the URL of a store.
-        tower: The user side of a retrieval model, a Keras layer (needs the extra
-            `onnx`), or the path of a `tower.onnx` to publish again.
+        tower: The user encoder of a retrieval model, which is a Keras layer and needs
+            the extra `onnx`, or the path of a `tower.onnx` to publish again.
         users, items: Feature tables with "id". These tables encode the inputs of the
             tower.
-        index: Index over the vectors of `items`, row by row.
-        histories: (users, L) from `Interactions.histories`, for known users whose
-            requests have no history. None publishes no histories.
-        taken: All items that users took, from `Interactions.seen`; None: the items of
-            the histories.
-        repeat: Policy for these items: "exclude", "allow", or a `Repeat`.
+        index: Index over the item vectors, in the order of the rows of `items`.
+        histories: (users, L) id codes from `Interactions.histories`, for known users
+            whose requests have no history. If None, no histories are published.
+        taken: All items that users took, from `Interactions.seen`. If None, they are
+            the items of the histories.
+        repeat: Policy for items that users took: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX. The version will
             contain this ranker.
-        stranger: (d,) vector of a user without known id, history and features, such as
-            the mean user vector; None: the tower computes it.
-        extra: JSON values of the caller, stored in the version, such as the position in
+        stranger: (d,) vector of users without known id, history and features, such as
+            the mean user vector. If None, the tower computes this vector.
+        extra: Additional JSON values to store in the version, such as the position in
             an event stream.
-        keep: Number of versions to keep, including this one. Versions newer than a
-            rollback are removed.
+        keep: Number of versions to keep, including the new version. Versions that were
+            rolled back are removed first.
 
     Returns:
         The name of the version.
@@ -157,9 +161,9 @@ def publish(
     Raises:
         OSError: The store cannot be reached or refuses access, or the store or the disk
             is full.
-        ValueError: The parts do not fit together, a value is not valid text, `extra` is
-            not JSON, or another process is publishing here. The version in service
-            stays.
+        ValueError: The arguments do not fit together, a value is not valid text,
+            `extra` is not JSON, or another process is publishing here. The version in
+            service does not change.
     """
     place = storage(root)
     _check_parts(users, items, index, histories, keep)
@@ -310,7 +314,7 @@ def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
 
 
 def names(root: str | Path) -> list[str]:
-    """Names of the kept versions, oldest first; [] if nothing was published."""
+    """Names of all versions, oldest first; [] if no version was published."""
     return storage(root).complete(KIND)
 
 
@@ -319,7 +323,7 @@ def current(root: str | Path) -> str:
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: Nothing was published here, or CURRENT is damaged.
+        ValueError: No version was published here, or CURRENT is damaged.
     """
     place = storage(root)
     name = _served(place)
@@ -332,7 +336,7 @@ def current(root: str | Path) -> str:
 
 
 def _served(place: Storage) -> str | None:
-    """The name in CURRENT; None without that file."""
+    """The name in CURRENT; None if this file does not exist."""
     path = place.root / "CURRENT"
     try:
         name = place.read("CURRENT").decode().strip()
@@ -388,13 +392,13 @@ def load(path: str | Path, name: str | None = None) -> Version:
     """Loads a version and checks every byte.
 
     Args:
-        path: Folder or URL of the versions, of which the current version or `name` is
-            loaded; or the folder of a single version.
+        path: Folder or URL of the versions, or the folder of a single version.
+        name: Name of the version to load. If None, the current version is loaded.
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version; or a file is missing, damaged or does not
-            fit the others. The message names the file.
+        ValueError: There is no such version. A file is missing, is damaged, or does not
+            fit the other files. The message names the file.
     """
     place = storage(path)
     if name is None and _is_version(place):
@@ -420,15 +424,15 @@ def _is_version(place: Storage) -> bool:
 
 
 def roll_back(root: str | Path, name: str | None = None) -> str:
-    """Returns to the previous version, or to `name`; returns its name.
+    """Switches back to the previous version, or to `name`, and returns its name.
 
     The files of the version are verified first. Newer versions stay until the next
     version is published.
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version, or it is damaged. The service then keeps
-            its version.
+        ValueError: There is no such version, or it is damaged. The version in service
+            then does not change.
     """
     with alone(root):
         if name is None:
@@ -447,9 +451,11 @@ class Checked(NamedTuple):
 
     Attributes:
         version: Name of the version.
-        current: Whether it is the current version.
-        megabytes: Size of the files according to the manifest; None without a manifest.
-        damage: Description of the damage, by file; None if the version is intact.
+        current: Whether CURRENT names this version.
+        megabytes: Size of the files according to the manifest. None if the manifest
+            cannot be read.
+        damage: Description of the damage, which names the file. None if the version is
+            intact.
     """
 
     version: str
@@ -465,7 +471,7 @@ def check(
 
     Args:
         path: Folder or URL of the versions, or the folder of a single version.
-        progress: Called with the share of the versions that are checked.
+        progress: Function that is called with the share of versions checked so far.
 
     Raises:
         OSError: The store cannot be reached or refuses access.

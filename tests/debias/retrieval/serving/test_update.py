@@ -117,7 +117,7 @@ def test_a_dense_weight_that_moves_stops_the_increment(learner, events, monkeypa
     config = learner.config._replace(averaging=None)  # one optimiser is as the other
     learner = learners.new_learner(learner.build, learner.log, config)
     learner.id_optimizer = learner.optimizer
-    with pytest.raises(RuntimeError, match="moved a dense weight"):
+    with pytest.raises(RuntimeError, match="changed a dense weight"):
         incremental_update(learner, of(events))
 
 
