@@ -1,8 +1,8 @@
-"""Baselines of retrieval without gradient steps.
+"""Retrieval baselines that need no gradient steps.
 
-Each baseline returns a `Scorer`, a function from rows of users to scores (B, N) over
-the items. `tuned` chooses the settings of a baseline from `GRIDS` by held-out events.
-So towers are compared with tuned baselines.
+Each baseline returns a `Scorer`, a function from B rows of users to scores (B, N) of
+all N items. `tuned` chooses the settings of a baseline from `GRIDS` by held-out events,
+so that towers are compared with tuned baselines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 
 
 def taken(log: Interactions, decay: float = 1.0) -> Any:
-    """(users, items) sparse float32: decay^k for the k-th latest event of a user.
+    """(users, items) sparse float32 matrix of the items that users took.
 
-    Of a (user, item) pair, the latest event counts. The latest event of the user has k
-    = 0. If `decay` is 1, the matrix is 1 where a user took an item.
+    The entry of a user and an item is decay^k if the user's latest event with the item
+    has k later events of the same user. If `decay` is 1, all these entries are 1.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
@@ -46,7 +46,7 @@ def _constant(scores: np.ndarray) -> Scorer:
 
 
 def popularity(log: Interactions, share: float = 1.0) -> Scorer:
-    """Popularity: number of events of each item in the latest `share` of the log.
+    """Popularity: the number of events of each item in the latest `share` of the log.
 
     Items with equal counts are ordered by their counts in the whole log.
 
@@ -69,10 +69,10 @@ def popularity(log: Interactions, share: float = 1.0) -> Scorer:
 class Ease:
     """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
 
-    The scores of a user are x B, with x from `taken`. If `decay` is below 1, recent
-    items have more weight. EASE needs a float64 and a float32 matrix of items x items.
-    The inverse takes items^3 operations; it is kept for the next call with the same
-    lambda.
+    The scores of a user are x B, where x is the user's row of `taken`. If `decay` is
+    below 1, recent items have more weight. EASE needs two matrices of size items x
+    items, in float64 and float32. The inverse takes items^3 operations. It is stored
+    and used again by the next call with the same lambda.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
@@ -96,7 +96,7 @@ class Ease:
 
 
 def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
-    """(items, items) float32, B of `Ease`.
+    """(items, items) float32 matrix B of `Ease`.
 
     Raises:
         ValueError: The regularisation is not positive.
@@ -110,7 +110,7 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
     if wrong:
         raise ValueError(
             f"regularisation {regularisation:g} is too small, X'X + lambda I is "
-            "singular: give more"
+            "singular: give a larger value"
         )
     inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     scale = -1 / np.diag(inverse)
@@ -120,15 +120,15 @@ def ease_weights(seen: Any, regularisation: float) -> np.ndarray:
 
 
 class ItemKNN:
-    """Item kNN: scores an item by its total similarity to the user's items.
+    """Item kNN: the score of an item is its total similarity to the user's items.
 
-    The similarity is s_ij = n_ij / (sqrt(n_i n_j) + shrink), where n_ij users took both
-    items. For each item j, only the `neighbours` most similar items i count. The
-    weights of the user's items are those of `Ease`.
+    The similarity is s_ij = n_ij / (sqrt(n_i n_j) + shrink), where n_i users took item
+    i and n_ij users took both items. For each item j, only the `neighbours` most
+    similar items i count. The user's items have the same weights as in `Ease`.
 
     Source: Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, ACM TOIS
-    2004; shrinkage as in Ferrari Dacrema et al., Are We Really Making Much Progress?,
-    RecSys 2019.
+    2004. The shrinkage is from Ferrari Dacrema et al., Are We Really Making Much
+    Progress?, RecSys 2019.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
@@ -162,10 +162,11 @@ class ItemKNN:
 
 
 def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
-    """Repeats: items that a user took before, latest first, then popular items.
+    """Repeats: ranks the user's own items by recency, then other items by popularity.
 
-    The score of an item is the sum of decay^k over the user's events with this item,
-    plus the item's share of all events. k is the number of later events of this user.
+    The score of an item is the sum of decay^k over the user's events with the item,
+    plus the item's share of all events. Here, k is the number of later events of the
+    user.
 
     Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
     Information for Next-basket Recommendation, SIGIR 2020.
@@ -213,9 +214,9 @@ class Tuned(NamedTuple):
 
     Attributes:
         name: A name in `BASELINES`.
-        settings: Settings from the grid of the baseline.
+        settings: Best settings in the grid of the baseline.
         value: Result of `judge` for these settings.
-        fit: Function that fits the baseline with these settings to another log.
+        fit: Function that fits the baseline with the best settings to another log.
     """
 
     name: str
@@ -227,14 +228,16 @@ class Tuned(NamedTuple):
 def tuned(name: str, log: Interactions, judge: Callable[[Scorer], float]) -> Tuned:
     """Finds the best settings of a baseline by coordinate search over its grid.
 
-    To choose the first setting, all other settings have the last values of their lists.
-    The first setting is then fixed, and the next setting is chosen in the same way.
+    While the first setting is chosen, each other setting has the last value of its
+    list. The first setting is then fixed, and the next setting is chosen in the same
+    way.
 
     Args:
         name: A name in `BASELINES`.
         log: The training events.
-        judge: Function from a scorer to its value on held-out events; higher is better.
-            Among equal values, the first of the grid wins.
+        judge: Function from a scorer to its quality on held-out events, where higher is
+            better. If several settings have the same quality, the first one in the grid
+            is chosen.
     """
     make, grid = BASELINES[name](log), GRIDS[name]
     settings = {setting: values[-1] for setting, values in grid.items()}

@@ -1,26 +1,27 @@
 """Training batches of a retrieval model, on any backend.
 
-A batch is a dict for models of `debias.retrieval.models`:
+A batch is a dict for the models of `debias.retrieval.models`, with these entries:
 
     user      dict of the users' features (B,) or (B, m), and "history" (B, L)
     target    (B,) int32, the target of each row's event, if the log has targets
     item      dict of the features of C candidates that all rows share
-    own       dict of the features of S further candidates per row, (B, S[, m])
-    log_q     (C,) log probability of drawing each shared candidate, if corrected
+    own       dict of the features of S additional candidates per row, (B, S[, m])
+    log_q     (C,) log probability of drawing each shared candidate, if `log_q` is true
     excluded  (B, C + S) uint8, 1 at columns that are not negatives of the row
-    positive  (B,) int32, the column of the row's positive; also the target
+    positive  (B,) int32, the column of the row's positive, which is also the label
     self      dict of the features of items drawn uniformly, for self-supervision
 
-A packed batch holds each distinct candidate once, so it has few columns if items are
-popular. Without histories, it also holds each distinct user once. A packed batch has
-two additional entries:
+A packed batch contains each distinct candidate once, so it has fewer columns if some
+items occur often. Without histories, it also contains each distinct user once. A packed
+batch has two additional entries:
 
     log_count (C,) log of the count of each candidate; -1e9 at padding columns
     event     (B,) int32, the row of each event's user, if users are packed
 
-The target of a packed batch is zero, because the model returns two columns: the
-positive and the sum of all negatives. `excluded` marks items that the user took,
-including the positive. Without `exclude_known`, this entry is absent.
+The label of a packed batch is zero, because the model returns two columns: the score of
+the positive in column 0, and the log-sum-exp of all negatives. In a packed batch,
+`excluded` marks all items that the user took, including the positive. If
+`exclude_known` is false, a packed batch has no `excluded`.
 """
 
 import copy
@@ -44,7 +45,7 @@ WIDTH = 32  # packed batches are padded to multiples of this: XLA compiles each 
 
 
 class Drawn(NamedTuple):
-    """The random draws of a batch, as rows of the tables."""
+    """The random draws of a batch, as rows of the tables of users and items."""
 
     rows: np.ndarray  # (B,) events
     shared: np.ndarray  # (C,) candidates of all rows
@@ -54,7 +55,7 @@ class Drawn(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """Distinct ids of each row (N, m), padded to W with the row's smallest id."""
+    """Distinct ids of each row of (N, m) ids, padded to W columns."""
 
     ids: np.ndarray  # (N, W)
     counts: np.ndarray  # (N, W) number of occurrences, 0 at padding
@@ -63,10 +64,11 @@ class Distinct(NamedTuple):
 
 
 def distinct(ids: np.ndarray, min_width: int = 0) -> Distinct:
-    """Finds the distinct ids of each row of `ids` (N, m), for ids of at least 0.
+    """Finds the distinct ids in each row of `ids` (N, m), which must be at least 0.
 
     Args:
-        min_width: Smallest W. W is also a multiple of `WIDTH`.
+        min_width: Smallest width W of the result. W is rounded up to a multiple of
+            `WIDTH`. Padding columns contain the smallest id of the row.
 
     >>> found = distinct(np.array([[7, 5, 7], [2, 2, 2]]))
     >>> found.ids[:, :3].tolist(), found.counts[:, :3].tolist()
@@ -121,7 +123,9 @@ def _check_candidates(
 
 
 def known_items(log: Interactions) -> Any:
-    """(users, items) bool, whether a user took an item. Sparse above `DENSE` cells.
+    """(users, items) bool, whether a user took an item.
+
+    Matrices with more than `DENSE` cells are sparse.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> known_items(from_columns(["u", "v"], ["i", "j"], [1, 2])).astype(int).tolist()
@@ -135,41 +139,45 @@ def known_items(log: Interactions) -> Any:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches (inputs, positive column) of the events of a log, for `fit`.
+    """Batches of the events of a log, as pairs (inputs, positive column) for `fit`.
 
     The model learns to predict each event from the earlier events of its user. Each
     epoch has a new random order.
 
     Args:
         log: The training events.
-        batch_size: B, at most the number of events. The last batch of an epoch is
-            filled with events of the first batch, so all batches have the same shape.
-        candidates: "batch": the positive of each row is a negative of all other rows,
-            plus `negatives` shared ones from `sampler`. "catalogue": all items. "own":
-            separate `negatives` for each row, with its positive in column 0.
+        batch_size: B, the number of events per batch, which is reduced to the number of
+            events of the log. The last batch of an epoch is filled up with events of
+            the first batch, so all batches have the same shape.
+        candidates: With "batch", the candidates of a row are the positives of all rows
+            and `negatives` items from `sampler`, which all rows share. With
+            "catalogue", they are all items. With "own", they are the positive in column
+            0, and `negatives` items from `sampler` for this row only.
         negatives: Number of negatives from `sampler`.
-        sampler: Sampler of negatives; None: uniform. A `Queue` receives the items of
-            each batch.
+        sampler: Sampler of negatives. If None, items are drawn uniformly. A `Queue`
+            receives the items of each batch.
         own_negatives: Number of additional negatives per row from `own_sampler`, such
             as one hard negative per 100 shared candidates.
-        own_sampler: Sampler of the negatives per row.
-        log_q: Whether shared candidates have `log_q`. The probability of an item is its
-            share of the events for in-batch candidates, and that of the sampler for
-            other candidates. `log_q` mixes these two probabilities in proportion to the
-            numbers of candidates.
-        exclude_known: Whether to exclude a user's other positives from the negatives:
-            the policy of repeats "exclude", see `debias.retrieval.data.repeats`.
-        history: L, the length of histories; 0 means no histories.
-        self_items: Number of items to draw for self-supervision; 0 means no
+        own_sampler: Sampler of the additional negatives per row.
+        log_q: Whether the batch has `log_q` for shared candidates. An in-batch
+            candidate is drawn with the item's share of the events, and a sampled
+            candidate with the probability of the sampler. `log_q` mixes these two
+            probabilities in proportion to the numbers of candidates.
+        exclude_known: Whether to exclude items that the user took from the negatives.
+            This is the policy "exclude" of `debias.retrieval.data.repeats`.
+        history: L, the length of histories. 0 means no histories.
+        self_items: Number of items to draw for self-supervision. 0 means no
             self-supervision.
-        min_history: Events with fewer earlier events of their user are left out.
-        learned: (E,) bool, the training events; other events are used only as history.
-            `log_q` is then the share of an item in the training events; None: all
+        min_history: Events are left out if their user has fewer earlier events than
+            this.
+        learned: (E,) bool, the training events. The remaining events are used only as
+            history, and `log_q` is based only on the training events. If None, all
             events are training events.
-        packed: Whether to hold each distinct candidate once. Packed batches need
-            candidates "batch" and the softmax loss; the loss keeps its value with fewer
-            products. With dropout, all occurrences of an item share one mask.
-        seed: Random seed of all draws; one or more non-negative integers.
+        packed: Whether each batch contains each distinct candidate once. Packed batches
+            need candidates "batch" and the softmax loss. The loss has the same value,
+            but needs fewer products. With dropout, all occurrences of an item share one
+            mask.
+        seed: Random seed of all draws, one or several non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
@@ -268,8 +276,8 @@ class Batches(keras.utils.PyDataset):
         """Yields the batches of this and later epochs in stacks of `size`.
 
         Yields:
-            The stack, and the number of valid batches in the stack. At the end of an
-            epoch, the number is below `size`.
+            A stack, and the number of valid batches in the stack. This number is below
+            `size` if an epoch ends within the stack.
         """
         ahead = copy.copy(self)  # batches made ahead must not advance this epoch
         for _ in range(epochs):
@@ -370,7 +378,7 @@ class Batches(keras.utils.PyDataset):
         return self._taken(user, candidate)
 
     def _packed(self, drawn: Sequence[Drawn]) -> tuple[dict[str, Any], np.ndarray]:
-        """Packed batches, stacked on a first axis and as wide as the widest so far."""
+        """Packed batches, stacked on a first axis and padded to the same width."""
         rows = np.stack([each.rows for each in drawn])
         views = np.stack([each.views for each in drawn])
         user = self.user[rows]
@@ -443,7 +451,7 @@ class Batches(keras.utils.PyDataset):
         return shared, own, share[shared] if self.corrected else None
 
     def _taken(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(B, C) bool: the user has taken the item, for items (C,) or (B, C)."""
+        """(B, C) bool, whether the user took the item, for items (C,) or (B, C)."""
         if isinstance(self.known, np.ndarray):
             if item.ndim == 1:  # several times as fast as by pairs
                 return self.known.take(user, axis=0).take(item, axis=1)

@@ -1,9 +1,10 @@
 """Evaluation over the whole catalogue, with every item scored for every user.
 
 NumPy computes the scores in blocks of queries, so memory is bounded and matrix products
-take most of the time. The rank of a target is 1 + #greater + #equal / 2 among the items
-that the policy of repeats allows (`debias.retrieval.data.repeats`). So a collapsed
-model with equal scores gets the middle rank instead of the first rank.
+take most of the time. The rank of a target is 1 + (number of items with greater scores)
++ (number of other items with equal scores) / 2. Only the items that the policy of
+repeats allows are counted (`debias.retrieval.data.repeats`). So a collapsed model with
+equal scores gets the middle rank instead of the first rank.
 """
 
 import warnings
@@ -22,10 +23,10 @@ CUTOFFS = (10, 50, 100)
 
 
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(Q, N) inner products; with several vectors per query, the largest.
+    """(Q, N) inner products, or the largest of each query's K inner products.
 
-    `queries` (Q, K, d) has several vectors per query. Zero vectors among them are
-    ignored, unless all are zero.
+    `queries` is (Q, d), or (Q, K, d) with K vectors per query. Zero vectors of a query
+    are ignored, unless all its vectors are zero.
 
     >>> dot_scores(np.array([[[1.0, 0.0], [0.0, 0.0]]]), -np.eye(2)).tolist()
     [[-1.0, 0.0]]
@@ -50,25 +51,26 @@ def ranks(
     top: int = 0,
     repeat: str | Repeat = "exclude",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Half-tie ranks of targets, and the best items of each query.
+    """Ranks of targets, with ties counted half, and the best items of each query.
 
-    rank = 1 + #{allowed: score > s} + #{other allowed: score = s} / 2, where the policy
-    of repeats has modified the scores. If the policy excludes seen items, a seen target
-    has an infinite rank.
+    The rank of a target is 1 + (number of items with greater scores) + (number of other
+    items with equal scores) / 2. Only items that the policy of repeats allows are
+    counted, after the policy has modified the scores. If the policy excludes seen
+    items, a seen target has an infinite rank.
 
     Args:
         score: Function from query numbers (B,) to scores (B, N) over the catalogue.
         query: (T,) int in 0..Q-1, the query of each target.
         target: (T,) int rows of the catalogue.
-        seen: (rows, offsets): query q has seen `rows[offsets[q]:offsets[q + 1]]`, with
-            repetition, in order of time.
+        seen: (rows, offsets). The items that query q has seen are
+            `rows[offsets[q]:offsets[q + 1]]`, with repetition and in order of time.
         block: Number of queries to score at a time.
         top: Number of best items to list, at most the size of the catalogue.
         repeat: Policy for seen items: "exclude", "allow", or a `Repeat`.
 
     Returns:
-        (T,) float64 ranks, and (Q, min(top, N)) int32 rows by decreasing score. If a
-        query has fewer allowed items, missing rows are -1.
+        (T,) float64 ranks, and (Q, min(top, N)) int32 rows of the best items, by
+        decreasing score. If a query has fewer allowed items, its last rows are -1.
 
     Raises:
         ValueError: A score is NaN, or shapes do not fit.
@@ -97,11 +99,11 @@ def ranks_of_each(
     repeats: Sequence[Repeat],
     block: int = 512,
 ) -> np.ndarray:
-    """(R, T) ranks by R scorers that share work; see `ranks`.
+    """(R, T) ranks by R scorers that share computations; see `ranks`.
 
     Args:
-        score: Function from query numbers (B,) to an iterator over R score matrices (B,
-            N). Each matrix is changed before the next is requested.
+        score: Function from query numbers (B,) to an iterator over R score matrices
+            (B, N). A matrix is overwritten before the next matrix is requested.
         query, target, seen, block: See `ranks`.
         repeats: Policy of each scorer.
 
@@ -126,9 +128,9 @@ class _Block(NamedTuple):
 
     Attributes:
         queries: (B,) ascending.
-        events: (T,) indices of their events.
-        place, wanted: (T,) query, as an index below B, and item of each event.
-        taken: Items taken, in the format of the argument `seen` of `ranks`.
+        events: (T,) indices of the events of these queries.
+        place, wanted: (T,) query (an index below B) and item of each event.
+        taken: (rows, offsets) of the items taken, like the argument `seen` of `ranks`.
     """
 
     queries: np.ndarray
@@ -138,7 +140,7 @@ class _Block(NamedTuple):
     taken: tuple[np.ndarray, np.ndarray]
 
     def settled(self, scores: np.ndarray, repeat: Repeat) -> np.ndarray:
-        """(T,) ranks under a policy of repeats. Changes the scores in place."""
+        """(T,) ranks under a policy of repeats; changes the scores in place."""
         repeat.settle(scores, self.taken)
         rank = half_tie_ranks(scores, self.place, self.wanted)
         if repeat.policy == "exclude":
@@ -170,12 +172,13 @@ def _blocks(
 def half_tie_ranks(
     scores: np.ndarray, query: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """(T,) float64 rank of each target: 1 + #greater + #other equal / 2.
+    """(T,) float64 rank of each target in its row, with ties counted half.
 
-    Removed items have the score minus infinity, so no other item ties with them.
+    The rank is 1 + (number of greater scores) + (number of other equal scores) / 2.
+    Removed items have the score minus infinity, so they do not tie with other items.
 
     Args:
-        scores: (Q, N) without NaN; not changed.
+        scores: (Q, N) without NaN. The function does not change the scores.
         query, target: (T,) row and column of each target.
 
     >>> scores = np.array([[3.0, 2.0, 2.0, 1.0]])
@@ -225,8 +228,8 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
         k: At least 1.
 
     Returns:
-        (Q, min(k, N)) int32 columns by decreasing score; ties are ordered by column. -1
-        for scores of minus infinity.
+        (Q, min(k, N)) int32 columns, by decreasing score. Ties are ordered by column.
+        Columns with the score minus infinity are replaced by -1.
 
     >>> best(np.array([[1.0, 2.0, 2.0, -np.inf]]), 2).tolist()
     [[1, 2]]
@@ -252,21 +255,21 @@ def recall_metrics(
 ) -> dict[str, float]:
     """Ranking metrics of targets, averaged over queries.
 
-    hr@k is the share of queries with a target of rank at most k. recall@k is the mean
-    share of the targets of a query with rank at most k. ndcg@k is the sum of 1 / log2(1
-    + rank) over these targets, divided by the largest possible sum. mrr is the mean of
-    1 / best rank, and `mrr/scale` is the mean of 1 / ceil(best rank / scale), as in the
-    DAT article.
+    hr@k is the share of queries with a target of rank at most k. recall@k is the share
+    of a query's targets that have rank at most k. ndcg@k is the sum of 1 / log2(1 +
+    rank) over the targets of rank at most k, divided by the largest possible sum. mrr
+    is 1 / best rank of a query's targets. `mrr/scale` is 1 / ceil(best rank / scale),
+    as in the DAT article. recall, ndcg and mrr are means over queries.
 
     Queries without a target are not counted. Without any target, every metric is NaN.
 
     Args:
-        rank: (T,) rank of each target; infinite for excluded targets.
+        rank: (T,) rank of each target. Excluded targets have infinite ranks.
         query: (T,) int, query of each target.
-        cutoffs: The k.
+        cutoffs: The cutoffs k of the metrics.
         scale: The scale of `mrr/scale`.
-        target: (T,) item of each target. Repeated targets of a query count once; None:
-            targets of a query with equal ranks count as one.
+        target: (T,) item of each target. Repeated targets of a query count once. If
+            None, targets of a query with equal ranks count as one target.
 
     >>> both = recall_metrics(np.array([1.0, 12.0]), np.array([0, 1]), [10])
     >>> [round(both[name], 3) for name in ("hr@10", "ndcg@10", "mrr", "mrr/10")]
@@ -296,7 +299,7 @@ def recall_metrics(
 
 
 def _distinct(query: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Ascending places of the first occurrence of each pair of query and key."""
+    """Ascending indices of the first occurrence of each (query, key) pair."""
     order = np.lexsort((key, query))
     q, k = query[order], key[order]
     return np.sort(order[np.append(True, (q[1:] != q[:-1]) | (k[1:] != k[:-1]))])
@@ -308,9 +311,9 @@ def ndcg_by_query(
     cutoff: int,
     target: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(Q,) ndcg@cutoff of each query with a target, by query number.
+    """(Q,) ndcg@cutoff of each query that has a target, in order of query number.
 
-    The arguments are those of `recall_metrics`, which returns the mean.
+    `recall_metrics` explains the arguments, and returns the mean of these values.
 
     >>> ndcg_by_query(np.array([1.0, 3.0, 9.0]), np.array([5, 7, 5]), 4).round(3)
     array([0.613, 0.5  ])
@@ -325,7 +328,7 @@ def ndcg_by_query(
 
 
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
-    """(N,) bool, the round(share * N) most popular items; ties are ordered by row.
+    """(N,) bool, marks the round(share * N) most popular items; ties go by row.
 
     >>> head_items(np.array([5, 1, 9, 1, 1]), 0.4).tolist()
     [True, False, True, False, False]
@@ -347,25 +350,25 @@ def evaluate_scores(
     head_share: float = 0.2,
     repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
-    """All metrics of a scorer over the catalogue, for a tower or a baseline.
+    """All metrics of a scorer (a tower or a baseline) over the whole catalogue.
 
-    In addition to `recall_metrics`:
+    The function adds these metrics to those of `recall_metrics`:
 
         coverage@k         share of the catalogue that is among the k best items of at
-                           least one query; k is the second cutoff, or the only
+                           least one query; k is the second cutoff, if there are two
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
-    A warning says if an hr is below the hr of a ranking by popularity.
+    It warns if hr at a cutoff is below the hr of a ranking by popularity.
 
     Args:
         score, query, target, seen, block, repeat: See `ranks`.
         popularity: (N,) counts of the training events of each item.
-        cutoffs: The cutoffs k, increasing.
+        cutoffs: The cutoffs k of the metrics, in increasing order.
         head_share: Share of the items that count as popular.
 
     Raises:
-        ValueError: See `ranks`; or there is no target.
+        ValueError: There is no target, or `ranks` raises an error.
     """
     if not len(query):
         raise ValueError("query must hold at least one target, got none")
@@ -426,10 +429,10 @@ class _Queries(NamedTuple):
     """The users of events, in the form that a model reads.
 
     Attributes:
-        features: What the user tower reads, a row per user.
-        seen: (rows, offsets), the items that each has taken.
-        query: (E,) which user each event is of.
-        unknown: Users that the log does not know.
+        features: Input of the user tower, with one row per user.
+        seen: (rows, offsets) of the items that each user has taken.
+        query: (E,) index of the user of each event.
+        unknown: Number of users that are not in the log.
     """
 
     features: dict[str, np.ndarray]
@@ -450,26 +453,28 @@ def evaluate(
 
     For each user in `events`, all items are ranked as in serving. The user vector comes
     from the user's history in `log`, and `repeat` is the policy for items taken before.
-    The `typical_user` represents unknown users. An unknown item counts as missed. If
-    repeats are excluded, an item that the user took before counts as missed too, even
-    if it is the whole history.
+    The vector of unknown users is `typical_user`. An event on an unknown item counts as
+    a miss. If repeats are excluded, an event on an item that the user took before also
+    counts as a miss, even if the history has no other item.
 
-    A warning says if `log` contains some of the events.
+    The function warns if `log` contains any of the events.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`, or `Learner.served`.
-        log: Events so far, with the tables of users and items of the model.
-        events: Later events, by raw ids. An item that a user takes twice counts once.
+        log: Earlier events, with the tables of users and items of the model.
+        events: Later events, matched by raw ids. An item that a user takes several
+            times counts once.
         cutoffs: The cutoffs k of the metrics.
-        repeat: "exclude", "allow", or a `Repeat`.
-        progress: Called with the share of the users whose items are ranked.
+        repeat: Policy for items taken before: "exclude", "allow", or a `Repeat`.
+        progress: Function that is called with the share of users evaluated so far.
 
     Returns:
-        `recall_metrics` over users, and the counts "users", "events", "repeated"
-        (events on items taken before), "unknown_users" and "unknown_items".
+        The metrics of `recall_metrics`, averaged over users, and the counts "users",
+        "events", "repeated" (events on items taken before), "unknown_users" and
+        "unknown_items".
 
     Raises:
-        ValueError: There is no event.
+        ValueError: `events` is empty.
     """
     if isinstance(events, Interactions):
         events = Events.of(events)
@@ -527,8 +532,8 @@ def _warn_learned(log: Interactions, events: Events) -> None:
     if again:
         warnings.warn(
             f"the model may have learned from {again:,} of these {len(user):,} "
-            "events, so the result is no evaluation; give later events, or train "
-            "with the last ones held out (--hold-out)",
+            "events, so the result is not a valid evaluation; give later events, or "
+            "hold out the last events from training (--hold-out)",
             stacklevel=3,
         )
 
@@ -536,15 +541,15 @@ def _warn_learned(log: Interactions, events: Events) -> None:
 def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
     """(d,) mean vector of users, which represents a user without known features.
 
-    The products of this vector with item vectors are the mean scores over users. So
-    this vector orders items roughly by popularity. The output of the tower without id,
-    history and features would order items at random, because it was never trained.
+    The inner product of this vector with an item vector is the item's mean score over
+    users. So this vector orders items roughly by popularity. Without id, history and
+    features, the output of the tower was never trained and would order items at random.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
-        log: Events so far.
-        most: Largest number of users to average over, evenly spaced. If a user has
-            several vectors, zero vectors are ignored.
+        log: Earlier events.
+        most: Largest number of users in the mean, which are evenly spaced. If users
+            have several vectors, zero vectors are ignored.
     """
     active = np.unique(log.user)
     if not len(active):
@@ -558,7 +563,7 @@ def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndar
 
 
 def history_length(model: Encodes) -> int:
-    """Number of history items that a model reads; 0 without a history."""
+    """Number of history items that a model reads, 0 if it reads no history."""
     return int(model.user.history["length"]) if model.user.history else 0
 
 

@@ -1,4 +1,4 @@
-"""The training loop over interactions."""
+"""Training of a retrieval model on interactions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,10 +24,11 @@ def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
 
 
 def xla_pays(model: RetrievalModel, steps: int) -> bool:
-    """Whether XLA makes this number of steps faster.
+    """Whether training with this number of steps is faster with XLA.
 
-    XLA does not pay if a table is updated by rows, because XLA would update all rows.
-    XLA does not pay with dropout either: on a CPU, XLA makes dropout ten times slower.
+    XLA makes training slower if an embedding table is updated by rows, because XLA
+    would update all rows. XLA also makes training with dropout slower: on a CPU,
+    dropout takes ten times as long.
     """
     sizes = [weight.shape[0] for weight in model.trainable_variables if weight.shape]
     drawn = any(
@@ -67,19 +68,19 @@ def fit(
 
     Args:
         model: A retrieval model for the tables of `log`.
-        log: The events; or `Batches` of them, which then define candidates, negatives,
-            batch size, training events and seed.
+        log: The events, or `Batches` of the events. `Batches` define the candidates,
+            negatives, batch size, training events and seed.
         epochs: Number of passes over the events, each in a new random order.
-        batch_size: Events per step.
-        optimizer: The optimiser; None: the optimiser of the compiled model, or
-            `optimizer_of()`.
-        learned: (E,) bool, the training events; other events are used only as history;
-            None: all events are training events.
-        seed: Random seed of the order of events; one or more non-negative integers.
+        batch_size: Number of events per step.
+        optimizer: The optimiser. If None, it is the optimiser of the compiled model or,
+            for a model that is not compiled, `optimizer_of()`.
+        learned: (E,) bool, the training events. The remaining events are used only as
+            history. If None, all events are training events.
+        seed: Random seed of the order of events, one or several non-negative integers.
         repeat: The policy of repeats. With "exclude", items that a user took are not
             negatives of the user's events. With "model", call
             `debias.retrieval.training.repeating.fit_repeat` after training.
-        progress: Called after each step with its number of events.
+        progress: Function that is called after each step with the number of its events.
 
     Returns:
         The mean loss of each pass.
@@ -125,7 +126,7 @@ def fit(
 class _Watch(keras.callbacks.Callback):
     """Reports trained events, and stops if the loss is not finite.
 
-    Once the loss is NaN, Keras's running mean of it stays NaN.
+    If the loss is NaN in one step, Keras's running mean of the loss stays NaN.
     """
 
     def __init__(self, progress: Callable[[int], None], events: int):

@@ -1,7 +1,7 @@
 """Learners: retrieval models with the state for further training.
 
-A `Learner` consists of the towers, the events so far, and the state of both optimisers.
-After saving and loading, training continues exactly as without interruption.
+A `Learner` consists of the towers, the events so far, and the states of two optimisers.
+If a learner is saved and loaded, training continues exactly as without interruption.
 """
 
 import warnings
@@ -53,19 +53,20 @@ class TrainingConfig(NamedTuple):
 
     Attributes:
         length: Number of latest items that the user tower reads.
-        batch_size: Events per step.
+        batch_size: Number of events per step.
         learning_rate: Learning rate of Adam.
-        id_learning_rate: Learning rate of Adam for updates of only id embeddings.
+        id_learning_rate: Learning rate of Adam in updates of id embeddings only.
         averaging, dense_rows: Settings of `RowWiseAdam` for updates of all weights.
         window_events: Number of latest events to keep per user.
         seed: Random seed of the order of events.
         repeat: The policy of repeats, one of `debias.retrieval.data.repeats.POLICIES`.
         trend: Weight and share of the trend that is added to the logits of a trained
-            model, see `debias.retrieval.data.trend.trend`; None: no trend.
+            model, see `debias.retrieval.data.trend.trend`. If None, no trend is added.
         linear: Weight, regularisation, decay, power and rank of a linear part (see
             `debias.retrieval.training.linear`). Its scores are added to the logits of a
-            trained model; None: no linear part. By default, the power is 0 and the rank
-            is `debias.retrieval.training.linear.RANK`.
+            trained model. Power and rank are optional, with the defaults 0 and
+            `debias.retrieval.training.linear.RANK`. If `linear` is None, no linear part
+            is added.
     """
 
     length: int = 20
@@ -86,20 +87,21 @@ CONFIG = TrainingConfig()
 
 @dataclass
 class Learner:
-    """A model and its training state; `learn` and `add_events` change it in place.
+    """A model and its training state, which `learn` and `add_events` change in place.
 
     If one of these functions raises an error, the state of the learner is undefined, so
     load the learner again.
 
     Attributes:
-        build: Function that makes the model from schemas of users and items,
-            deterministically.
+        build: Deterministic function that makes the model from the schemas of users and
+            items.
         config: Training settings.
         log: Events so far.
         model: The model. Its id tables have room for new ids.
         optimizer: Optimiser of all weights.
-        id_optimizer: Optimiser of the id embeddings; a full update resets it.
-        extra: Term added to the inner products since `finish`, or None.
+        id_optimizer: Optimiser of the id embeddings. A full update resets its state.
+        extra: Term that is added to the inner products after `finish`. None if there is
+            no such term.
     """
 
     build: Build
@@ -117,13 +119,13 @@ class Learner:
         return [*self.model.variables, *optimizers]
 
     def user_features(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The current input of the user tower for users."""
+        """Current input of the user tower for the users at `rows`."""
         history, _ = self.log.histories(self.history_length, rows)
         return {**self.log.users.take(rows), "history": history}
 
     @property
     def served(self) -> Encodes:
-        """The model to evaluate and publish, with `extra` if there is one."""
+        """The model to evaluate and publish, including `extra`."""
         return self.model if self.extra is None else Extended(self.model, self.extra)
 
     @property
@@ -133,7 +135,7 @@ class Learner:
         return max(self.config.length, LENGTH if linear else 0)
 
     def item_vectors(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """(n, d) item vectors, for products with `user_vectors`."""
+        """(n, d) item vectors, for inner products with `user_vectors`."""
         columns = self.log.items.columns if rows is None else self.log.items.take(rows)
         return self.served.item_vectors(columns)
 
@@ -150,18 +152,22 @@ class Learner:
         return self.served.user
 
     def trend_prior(self, of: tuple[float, float] | None = None) -> np.ndarray:
-        """(items,) term that a trend adds to the products; None: the config's trend."""
+        """(items,) term that a trend adds to inner products.
+
+        Args:
+            of: Weight and share of the trend. If None, they are those of the config.
+        """
         if (of := of or self.config.trend) is None:
             return np.zeros(len(self.log.items), np.float32)
         weight, share = of
         return self.model.temperature * weight * trend(self.log, share)
 
     def add_extra(self, of: Spectrum | None = None) -> None:
-        """Sets `extra` by the config and the current log.
+        """Sets `extra` from the config and the current log.
 
         Args:
-            of: The `spectrum` of the log with the power of the config. None computes
-                it.
+            of: The `spectrum` of the log with the power of the config. If None, it is
+                computed.
         """
         self.extra, config = None, self.config
         if config.trend is None and config.linear is None:
@@ -206,7 +212,7 @@ def reset_id_optimizer(learner: Learner) -> None:
 
 
 def copy_state(learner: Learner, other: Learner) -> None:
-    """Copies the log and all values from a learner to another learner."""
+    """Copies the log and all variables of a learner to another learner."""
     if not has_room(learner.model, *_sizes(other.log)):
         learner.log = other.log
         _make_room(learner)
@@ -228,7 +234,7 @@ def frozen(weights: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def averaged(learner: Learner) -> Iterator[None]:
-    """Context manager in which the model has its averaged weights, if any."""
+    """Context manager in which the model has its averaged weights."""
     if learner.config.averaging is None:
         yield
         return
@@ -262,16 +268,17 @@ def learn(
     only_ids: bool = False,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[float]:
-    """Trains a learner on events of its log, with a new random order per pass.
+    """Trains a learner on the events of its log, with a new random order per pass.
 
     The model then has the weights of the last step. Call `finish` to end the training.
 
     Args:
         learner: The learner, which this function changes.
-        learned: (E,) bool, the training events; None: all events.
+        learned: (E,) bool, the training events. If None, all events are training
+            events.
         epochs: Number of passes.
-        only_ids: Whether to update only id embeddings.
-        progress: Called after each step with its number of events.
+        only_ids: Whether to update only the id embeddings.
+        progress: Function that is called after each step with the number of its events.
 
     Returns:
         The mean loss of each pass.
@@ -300,9 +307,10 @@ def learn(
 def _users_with_events(
     log: Interactions, learned: np.ndarray | None
 ) -> tuple[Interactions, np.ndarray | None]:
-    """The events of users who have events to learn from, with a table of only them.
+    """The events of users who have training events, with a table of only these users.
 
-    So an update costs as much as its users, not as all users. Codes do not change.
+    So the cost of an update depends only on the users in the update, not on all users.
+    Codes do not change.
     """
     if learned is None:
         return log, None
@@ -360,12 +368,12 @@ def _make_room(learner: Learner) -> None:
 
 
 def drop_old_events(learner: Learner) -> None:
-    """Keeps the latest `window_events` of each user. Older items count as taken."""
+    """Keeps the latest `window_events` of each user; older items count as taken."""
     learner.log = learner.log.latest(learner.config.window_events)
 
 
 def save(learner: Learner, folder: Path) -> None:
-    """Writes a new folder atomically.
+    """Writes a learner into a new folder, atomically.
 
     Raises:
         ValueError: The folder is not empty.
@@ -393,8 +401,8 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
     """Loads a learner from a folder that `save` wrote.
 
     Raises:
-        ValueError: A file is missing or damaged, or `build` makes a model that differs
-            from the saved model. The message names a damaged file.
+        ValueError: A file is missing or damaged, and the message names it. Or `build`
+            makes a model that differs from the saved model.
     """
     with _arrays(folder / "log.npz") as held:
         tables = [

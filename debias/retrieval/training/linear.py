@@ -1,4 +1,4 @@
-"""Low-rank EASE, whose weights between items are inner products of vectors."""
+"""Low-rank EASE, whose item-item weights are inner products of vectors."""
 
 from typing import Any, NamedTuple
 
@@ -18,14 +18,14 @@ WEIGHTS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0, 8192.0)
 
 
 class Spectrum(NamedTuple):
-    """The largest eigenvalues of Y'Y, where Y is X with its columns divided.
+    """The largest eigenvalues of Y'Y, where Y is X with columns divided by `scale`.
 
     Attributes:
-        vectors: (items, r).
-        values: (r,).
+        vectors: (items, r) eigenvectors.
+        values: (r,) eigenvalues.
         scale: (items,) divisors of the columns of X.
-        unit: The trace of Y'Y divided by the trace of X'X: the unit of the
-            regularisation.
+        unit: The unit of the regularisation, which is the trace of Y'Y divided by the
+            trace of X'X.
     """
 
     vectors: np.ndarray
@@ -37,20 +37,21 @@ class Spectrum(NamedTuple):
 def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectrum:
     """The largest eigenvalues of a log's item co-occurrence matrix.
 
-    X (users, items) is 1 if a user took an item. The function computes a few hundred
-    products of X with a vector, and needs no items x items matrix.
+    The matrix is X'X, where X (users, items) is 1 if a user took an item. The function
+    computes a few hundred products of X with a vector, and needs no matrix of size
+    items x items.
 
     Args:
         log: Events of users.
-        rank: Number of eigenvalues. Catalogues of items with few users each have no
-            few large ones, so a higher rank may pay.
-        power: The column of an item that n users took is divided by n^power. The
-            largest eigenvalues then depend less on popular items. If all eigenvalues
-            were used, the division would multiply the regularisation of the item by
-            n^(2 power).
+        rank: Number of eigenvalues. If all items have few users, many eigenvalues have
+            a similar size, so a higher rank may be better.
+        power: If n users took an item, its column of X is divided by n^power. The
+            largest eigenvalues then depend less on popular items. With all eigenvalues,
+            the division would only multiply the regularisation of the item by n^(2
+            power).
 
-    Source: powers of the counts as in Shen et al., How Powerful is Graph Convolution
-    for Recommendation?, CIKM 2021.
+    Source: the powers of the counts are from Shen et al., How Powerful is Graph
+    Convolution for Recommendation?, CIKM 2021.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns([*"abcda"], [*"iiiij"], [1, 2, 3, 4, 5])
@@ -71,20 +72,21 @@ def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectru
 
 
 def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
-    """Factors F and E, (items, r) float32: F_i E_j is the weight of item i on j.
+    """Factors F and E, (items, r) float32; the weight of item i on item j is F_i E_j'.
 
-    With X'X = V diag(s) V' the inverse of EASE is
+    Let X'X = V diag(s) V' be the eigendecomposition. The inverse in EASE is
 
         P = (X'X + lambda I)^-1 = (I - V diag(s / (s + lambda)) V') / lambda
 
-    so that with F = V diag(s / (s + lambda))^1/2, for i other than j,
+    Let F = V diag(s / (s + lambda))^1/2. If i differs from j, the weight is
 
         B_ij = -P_ij / P_jj = F_i F_j' / (1 - |F_j|^2) = F_i E_j'
 
-    Using only the largest s gives an approximation without an inverse; EASE damps small
-    s anyway. The approximation violates the constraint B_jj = 0 of EASE, so items that
-    a user took get a score as well. If the columns of X were divided by a scale c,
-    lambda is multiplied by `unit`, F is divided by c and E is multiplied by c.
+    Using only the largest eigenvalues s gives an approximation without an inverse,
+    because EASE damps small eigenvalues. The approximation violates the constraint B_jj
+    = 0 of EASE, so items that a user took get a score as well. If the columns of X were
+    divided by a scale c, lambda is multiplied by `unit`, F is divided by c and E is
+    multiplied by c.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 

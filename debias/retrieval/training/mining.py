@@ -1,8 +1,8 @@
-"""Hard negatives for retrieval, found by the ranker.
+"""Hard negatives for a retrieval model, which a ranker selects.
 
-A click model ranks the retrieved items. If the click model ranks an item low, the item
-is close to the user in the retrieval model but irrelevant in the better model. Used as
-negatives, such items teach the retrieval model the difference.
+A click model ranks the retrieved items. If the click model ranks a retrieved item low,
+the retrieval model overestimates the item's relevance. With such items as negatives,
+the retrieval model learns to correct this error.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def rescored(
     seen: tuple[np.ndarray, np.ndarray],
     top: int = 500,
 ) -> np.ndarray:
-    """The retrieved list of each user, in the order of a ranker.
+    """The retrieved items of each user, in the order of a ranker.
 
     Args:
         retrieval: Function from rows of users (B,) to scores (B, N) over the catalogue.
-        score: Function from pairs (P, 2) float32 (row of a user, row of an item) to
-            scores (P,) or (P, 1): the `score` of a click model with a
-            `debias.retrieval.models.PairRelevance` as relevance.
-        seen: (rows, offsets): items that each user took, which are not retrieved.
+        score: Function from (P, 2) float32 pairs (row of a user, row of an item) to
+            scores (P,) or (P, 1). It is the `score` of a click model whose relevance is
+            a `debias.retrieval.models.PairRelevance`.
+        seen: (rows, offsets) of the items that each user took, which are not retrieved.
         top: Length of the retrieved list.
 
     Returns:
         (users, min(top, N)) int32 rows, in the order of the ranker. Ties keep the
-        retrieved order. If a user has fewer unseen items, -1 fills the end of the row.
+        retrieved order. If a user has fewer unseen items, the row is padded with -1.
 
     Raises:
         ValueError: A score of the ranker is NaN. The message names the user.
@@ -69,7 +69,7 @@ def by_ranker(
     first: int = 101,
     last: int = 500,
 ) -> Listed:
-    """A sampler of hard negatives: retrieved items that the ranker does not rank first.
+    """A sampler of hard negatives: retrieved items that a ranker does not rank high.
 
     The ranker orders the `last` best unseen items of the retrieval model, and the
     sampler draws from the ranks `first` to `last`. Items above rank `first` are left
@@ -79,8 +79,8 @@ def by_ranker(
 
     Args:
         retrieval, score, seen: See `rescored`.
-        fallback: Sampler for users without such items.
-        first, last: Range of ranks, inclusive.
+        fallback: Sampler for users without items at these ranks.
+        first, last: First and last rank to draw from, inclusive.
 
     >>> from debias.retrieval.data.negatives import uniform
     >>> retrieval = lambda users: np.array([[3.0, 2.0, 1.0, 0.0]])

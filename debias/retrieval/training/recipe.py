@@ -35,18 +35,18 @@ class Recipe(NamedTuple):
     Attributes:
         tower: A name in `TOWERS`.
         dim: Dimension of the vectors.
-        hidden: Sizes of the hidden layers; "fm" has none.
+        hidden: Sizes of the hidden layers. "fm" has no hidden layers.
         temperature: Divisor of the inner products.
         seed: Random seed of the initial weights.
         config: Fields of `debias.retrieval.training.learner.TrainingConfig` that differ
             from its defaults.
         compress, rows: Compression of id tables, see
             `debias.layers.embedding.RowEmbedding`.
-        history: How the tower reads a history, one of its `HISTORIES`.
+        history: How the tower reads a history, a value in `HISTORIES[tower]`.
         normalize_users: Whether user vectors have length 1.
-        worth: Worth of each target. Each target has a vector of dimension `dim`; served
-            vectors are the concatenation of these vectors; None: all events are of one
-            kind.
+        worth: Worth of each target. Each target has its own vectors of dimension `dim`,
+            and served vectors concatenate the vectors of all targets. If None, all
+            events are of one kind.
     """
 
     tower: str = "fm"
@@ -107,10 +107,10 @@ class Recipe(NamedTuple):
 
 
 def recipe_of(stored: dict[str, Any]) -> Recipe:
-    """The recipe in a report or a manifest.
+    """The recipe that is stored in a report or a manifest.
 
-    Older files have no setting for histories. Models of older files weight a history by
-    recency, and their user vectors have length 1.
+    Older files have no setting for histories. Their models weight a history by recency,
+    and have user vectors of length 1.
     """
     older = {"averaging": None, "dense_rows": 0}
     config = stored.get("config", {})
@@ -122,13 +122,13 @@ def recipe_of(stored: dict[str, Any]) -> Recipe:
 def candidates(
     recipe: Recipe, towers: Sequence[str], history: str | None = None
 ) -> list[Recipe]:
-    """The recipes for each tower and each way to read a history.
+    """Makes one recipe for each tower and each way to read a history.
 
-    With `compress`, towers in `UNSHARED` are left out. With `worth`, only towers in
-    `HEADED` are used.
+    If the recipe has `compress`, towers in `UNSHARED` are left out. If it has `worth`,
+    only towers in `HEADED` are used.
 
     Raises:
-        ValueError: No recipe is left.
+        ValueError: All towers are left out.
 
     >>> tried = candidates(Recipe(), ["fm", "mind"])
     >>> [(each.tower, each.history) for each in tried]

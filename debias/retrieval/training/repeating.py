@@ -1,4 +1,4 @@
-"""Fits the weights of repeats by maximum likelihood on held-out events."""
+"""Fits the bonus for repeats by maximum likelihood on held-out events."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -19,13 +19,14 @@ PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weight
 
 
 def withheld(log: Interactions, least: int = 600, share: float = 0.1) -> np.ndarray:
-    """(E,) bool, events to leave out of training, for fitting the weights.
+    """(E,) bool, events that are withheld from training to fit the bonus weights.
 
-    The last events of some users are withheld. These users are evenly spaced among the
-    users with two events: a `share` of them, but at least `least` and at most `USERS`.
-    Events of a user at the same time are withheld together. Otherwise the rest of a
-    basket would look like the latest items, and a user never takes these next. If all
-    events of a user have the same time, one event is withheld.
+    The last event of a sample of users is withheld. The sample is evenly spaced among
+    the users with at least two events. It has a `share` of these users, but at least
+    `least` and at most `USERS`. Other events of the user at the same time are also
+    withheld. Otherwise the rest of a basket would look like the latest items, and a
+    user never takes them next. If all events of a user have the same time, only one
+    event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -47,14 +48,14 @@ def withheld(log: Interactions, least: int = 600, share: float = 0.1) -> np.ndar
 
 
 class Choices(NamedTuple):
-    """Held-out events as choices between items taken before and all other items.
+    """Held-out events as choices among items taken before and all other items.
 
     Attributes:
-        rest: (E,) log-sum-exp of the logits of the items not taken before.
+        rest: (E,) log-sum-exp of the logits of items that the user did not take before.
         owner: (P,) number of the event to which each taken item belongs.
         logit: (P,) logit of each taken item.
-        features: (P, 4) the terms of the bonus: 1, log n, log p and the logit.
-        chosen: (P,) bool, whether the user took it next.
+        features: (P, 4) terms of the bonus: 1, log n, log p and the logit.
+        chosen: (P,) bool, whether the user took this item next.
     """
 
     rest: np.ndarray
@@ -65,19 +66,19 @@ class Choices(NamedTuple):
 
 
 def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
-    """(4,) weights of the bonus in logits, by a conditional logit model.
+    """(4,) weights of the bonus to logits, fitted by a conditional logit model.
 
-    Let x be the features and z the logits of taken items. The weights maximise
+    Let x be the features and z the logits of taken items. The weights w maximise
 
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    The likelihood is concave. w3 is limited to -1 or more. Below -1, a higher logit
-    would lower an item that the user took; with few events, such a w3 can be the
-    optimum by chance.
+    This likelihood is concave. w3 must be at least -1, because below -1 a higher logit
+    would lower the score of an item that the user took. With few events, such a w3 can
+    be the optimum by chance.
 
-    Example: each event has one taken item, whose logit equals that of all other items
-    together. A third of the events repeat this item, so e^w0 = 1/2.
+    Example: each event has one taken item, whose logit equals the log-sum-exp of all
+    other logits. A third of the events repeat this item, so e^w0 = 1/2.
 
     >>> one = np.ones(3)
     >>> x = np.stack([one, 0 * one, 0 * one, 0 * one], axis=1)
@@ -122,10 +123,10 @@ def fit_repeat(
             items among the negatives. Its temperature converts scores to logits.
         log: Events before the held-out events.
         held_out: Held-out events over the tables of `log`.
-        most: Largest number of held-out events to use, evenly spaced.
+        most: Largest number of held-out events to use. They are evenly spaced.
 
     Raises:
-        ValueError: No event is held out.
+        ValueError: `held_out` is empty.
     """
     items = model.item_vectors(log.items.columns)
     length = max(history_length(model), 1)
@@ -151,17 +152,18 @@ def fit_repeats(
     most: int = USERS,
     block: int = 512,
 ) -> list[Repeat]:
-    """Fits the policy "model" for each of several scorers that share work.
+    """Fits the policy "model" for several scorers that share computations.
 
     Args:
-        score: Function from rows of users (B,) to an iterator over score matrices (B,
-            N), one per scorer. Each matrix is changed before the next is requested.
+        score: Function from rows of users (B,) to an iterator over score matrices
+            (B, N), one per scorer. A matrix is overwritten before the next matrix is
+            requested.
         log, held_out, most: See `fit_repeat`.
         temperature: Divisor that converts scores to logits.
         block: Number of users to score at a time.
 
     Raises:
-        ValueError: No event is held out.
+        ValueError: `held_out` is empty.
     """
     if not len(held_out):
         raise ValueError("held_out must hold at least one event, got none")
@@ -220,7 +222,7 @@ def _split(
 def best_shift(
     choices: Choices, weights: np.ndarray, top: np.ndarray, target: np.ndarray
 ) -> float:
-    """The value of `SHIFTS` whose addition to w0 gives the highest NDCG at 50.
+    """The shift of w0, a value in `SHIFTS`, that gives the highest NDCG at 50.
 
     The shift is 0 if no gain exceeds two standard errors.
 
@@ -230,13 +232,14 @@ def best_shift(
 
     Args:
         choices: The choices to which the weights were fitted.
-        weights: (4,) weights in logits.
-        top: (E, k) largest logits of items not taken before, increasing; k is 50 or the
-            size of the catalogue.
-        target: (E,) logit of the next item; minus infinity for a repeat.
+        weights: (4,) weights w0 to w3 of the bonus to logits.
+        top: (E, k) largest logits of items not taken before, in increasing order. k is
+            50, or the size of a smaller catalogue.
+        target: (E,) logit of the next item, or minus infinity for a repeat.
 
     Example: two users repeat an item with logit -1, and two other items have the logits
-    0 and 1. A constant of 2 makes their item equal to the first.
+    0 and 1. A shift of 2 makes the score of the repeated item equal to the larger one,
+    1.
 
     >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 4)),
     ...               np.array([True, True]))

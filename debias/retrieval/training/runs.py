@@ -1,14 +1,14 @@
 """A training run in a folder, which resumes after its last full pass.
 
-    train.json    the request: source of the events, settings
-    trials/N.npz  the evaluation of candidate N, until all are evaluated
-    choice.json   the chosen recipe, and the candidates
-    passes/N      the learner after pass N; only the last is kept
+    train.json    the request: the source of the events, and the settings
+    trials/N.npz  the evaluation of candidate N, removed after the choice
+    choice.json   the chosen recipe, and the results of all candidates
+    passes/N      the learner after pass N, only for the latest pass
     losses.json   the mean loss of each pass
     learner       the learner after the last pass, with averaged weights
     report.json   the report, which is written when the run is finished
 
-If the process is killed at any moment, each file is complete or absent.
+Whenever the process is killed, each file is either complete or absent.
 """
 
 import shutil
@@ -70,20 +70,21 @@ def read_log(
     progress: Callable[[float], None] = _nothing,
     targets: Sequence[str] = (),
 ) -> tuple[Interactions, dict[str, Any]]:
-    """Reads all events of a source over tables of users and items.
+    """Reads all events of a source, and makes the tables of users and items.
 
     Args:
         source, columns, progress: See `debias.retrieval.data.events.read_events`.
-        users, items: Raw features, as from `debias.data.features.read_features`; None:
-            only ids.
+        users, items: Raw features, as from `debias.data.features.read_features`. If
+            None, the id is the only feature.
         targets: Allowed targets, if `columns` has a column of targets.
 
     Returns:
-        The log and a report. The report has "applied", the marks of the files, and the
-        counts "events", "duplicates", "users", "items" and "bare".
+        The log and a report. The report has the marks of the files ("applied"), and the
+        counts "events", "duplicates", "users", "items" and "bare", the number of users
+        and items without features.
 
     Raises:
-        ValueError: There is no event, or a file is damaged.
+        ValueError: The source has no events, or a file is damaged.
     """
     chunks = list(pending(source, {}, columns, progress=progress))
     if not chunks:
@@ -127,15 +128,17 @@ def train(
     are fitted to these events.
 
     Args:
-        folder: Folder for the files that the module lists, except the first and the
-            last.
+        folder: Folder for the files that the module lists. The caller writes
+            `train.json` and `report.json`.
         log: Events of users and items.
-        recipes: One or several recipes; `select` chooses among several.
-        passes: Number of passes; None: `select` chooses the number.
+        recipes: One or several recipes. `select` chooses among several recipes.
+        passes: Number of passes. If None, `select` chooses the number.
         hold_out: Whether to hold out events by `selection.hold_out`, and to evaluate on
             these events.
-        progress: Called with the number of events done since the last call.
-        at: Called with a name of each part of the work when it begins.
+        progress: Function that is called with the number of events trained since its
+            last call.
+        at: Function that is called with the name of each part of the work when it
+            begins.
 
     Returns:
         The entries of the report: "tower", "recipe", "passes", "choice", "held_out",
@@ -184,8 +187,8 @@ def _beside(
 ) -> list[dict[str, Any]]:
     """Metrics of the baselines on held-out events.
 
-    They have the settings of the choice. Without a choice, only baselines without
-    settings are included.
+    The baselines have the settings of the choice. Without a choice, only baselines
+    without settings are included.
     """
     settings = {
         row["name"]: row["settings"] for row in (choice or {}).get("rivals", ())
@@ -235,7 +238,7 @@ def _trained(
     last: np.ndarray | None,
     progress: Callable[[int], None],
 ) -> tuple[Learner, list[dict[str, Any]]]:
-    """The learner after all passes over all but the last events; the loss per pass."""
+    """The learner after all passes over the events except `last`, and its losses."""
     build, config = recipe.build(), recipe.training_config()
     passes, losses = folder / "passes", folder / "losses.json"
     if (folder / "learner").exists():
@@ -265,10 +268,10 @@ def _trained(
 def _repeat(
     learner: Learner, choice: dict[str, Any] | None, last: np.ndarray | None
 ) -> Repeat:
-    """The policy of a learner; its weights are those of the choice, or are fitted.
+    """The policy of a learner, with weights from the choice or from withheld events.
 
-    The choice fitted them to a learner of the same recipe, which knew all but the
-    held-out events of all users. So they rest on more events than can be withheld.
+    The choice fitted its weights to a learner of the same recipe, with the held-out
+    events of all users. These are more events than can be withheld from training.
     """
     if choice is not None:
         linear = getattr(learner.served, "linear", 0)
@@ -302,15 +305,15 @@ class Run(NamedTuple):
 
 
 def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndarray:
-    """(items, d) vectors of all items of a run, optionally computed on a cluster.
+    """(items, d) vectors of all items of a run, which a cluster may compute.
 
-    The values equal those of `Learner.item_vectors`, because the blocks of items are
-    the same.
+    The values equal the result of `Learner.item_vectors`, because the items are encoded
+    in the same blocks.
 
     Args:
         folder: Folder of a finished run. All workers must be able to read it.
         items: Number of items.
-        over: `map`, or an equivalent that encodes pieces in parallel.
+        over: `map`, or an equivalent function that encodes pieces in parallel.
         piece: Number of items in a piece.
     """
     run = folder.absolute()
@@ -342,7 +345,7 @@ def open_run(folder: Path) -> Run:
         raise ValueError(
             f"{folder}: "
             + (
-                "the training did not finish; give its command again"
+                "the training did not finish; run its command again"
                 if begun
                 else "is no folder that debias retrieval train wrote"
             )

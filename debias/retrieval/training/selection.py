@@ -1,12 +1,12 @@
-"""Chooses tower, history and number of passes by held-out events.
+"""Chooses the tower, history and number of passes by held-out events.
 
 Each candidate is trained without the held-out events and evaluated by NDCG at 50 after
-every pass. Training of a candidate stops when NDCG has not risen for two passes. The
-best candidate is then trained on the whole log with its best number of passes. Each
-candidate gets a linear part, EASE in a few dimensions, with the best weight.
+every pass. Training of a candidate stops when NDCG has not risen for two passes. Each
+candidate then gets a linear part, which is low-rank EASE, with the best weight.
+Finally, the best candidate is trained on the whole log with its best number of passes.
 
-Baselines without gradient steps are tuned on the same events, to show whether a tower
-is better.
+Baselines that need no gradient steps are tuned on the same events, to show whether a
+tower is better than the baselines.
 """
 
 import warnings
@@ -73,12 +73,12 @@ def _unsaid(text: str) -> None:
 
 
 class HeldOut(NamedTuple):
-    """A log split into known and held-out events.
+    """A log that is split into known and held-out events.
 
     Attributes:
         known: Training events of the candidates.
         held: Held-out events.
-        rule: "last" or "period".
+        rule: What is held out: the "last" events of users, or the last "period".
     """
 
     known: Interactions
@@ -89,12 +89,13 @@ class HeldOut(NamedTuple):
 def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     """Holds out events for selection: each user's last event, or the last period.
 
-    If most users with two events took the last two items at the same time, they buy in
-    baskets. The rest of a basket would reveal its last item. So, instead of last
-    events, the latest tenth of the log is held out, for users with earlier events.
+    If most users with at least two events took their last two items at the same time,
+    users buy in baskets. The rest of a basket would reveal its last item. Then the
+    events in the latest tenth of the log are held out, for users with earlier events,
+    instead of each user's last event.
 
     Args:
-        seed: Random seed for the choice of the last event among several at the same
+        seed: Random seed that chooses the last event among several events at the same
             time.
 
     Raises:
@@ -112,7 +113,7 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     last = offsets[1:][np.diff(offsets) >= 2] - 1
     if not len(last):
         raise ValueError(
-            "no user has two events, so none can be held out: give one tower, one "
+            "no user has two events, so no event can be held out: give one tower, one "
             "history and the passes (--model, --history, --epochs), without --hold-out"
         )
     time = log.time[order]
@@ -134,9 +135,10 @@ class Judge(NamedTuple):
         users: (Q,) rows of users.
         query: (E,) user of each event, as an index into `users`.
         target: (E,) rows of items.
-        seen: Items that each user took before, from `Interactions.seen`.
-        work: Time of one evaluation, as the number of training events that take the
-            same time.
+        seen: (rows, offsets) of the items that each user took before, from
+            `Interactions.seen`.
+        work: Time of one evaluation, expressed as the number of training events that
+            take the same time.
     """
 
     users: np.ndarray
@@ -161,7 +163,7 @@ class Judge(NamedTuple):
         return rank
 
     def ranks_of_each(self, score: "Scorers", repeats: Sequence[Repeat]) -> np.ndarray:
-        """(R, E) ranks by R scorers that share work."""
+        """(R, E) ranks by R scorers that share computations."""
         return ranks_of_each(
             lambda q: score(self.users[q]), self.query, self.target, self.seen, repeats
         )
@@ -174,8 +176,9 @@ class Judge(NamedTuple):
 def judge(held: HeldOut, most: int | None = None) -> Judge:
     """Makes a judge from held-out events, with a fixed sample of at most `most` users.
 
-    For a large catalogue, the judge uses fewer users: as many as give `SCORES` scores
-    in total, but at least `LEAST`.
+    If `most` is None, the sample has at most `USERS` users. For a large catalogue, it
+    has fewer users, so that there are about `SCORES` scores in total, but at least
+    `LEAST` users.
     """
     users, items = np.unique(held.held.user), len(held.known.items)
     most = most or min(USERS, max(LEAST, SCORES // max(items, 1)))
@@ -188,7 +191,7 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 
 def scorer(learner: Learner) -> Scorer:
-    """Scorer of a learner over its catalogue, for users at the end of its log.
+    """Scorer of a learner: scores of its catalogue for users at the end of its log.
 
     If repeats are modelled, the linear part does not score items taken before.
     """
@@ -210,12 +213,13 @@ Addition = tuple[float, np.ndarray | None]  # weight of a linear part, and a pri
 
 
 def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
-    """Scores with several additions, from one product of tower and linear part.
+    """Scores with several additions, which share the products of the tower.
 
     Args:
-        learner: A learner whose `extra` is None, or only a linear part of weight 1.
+        learner: A learner whose `extra` is None, or has only a linear part with weight
+            1.
         added: For each matrix of scores, the weight of the linear part, and a term
-            (items,) to add to the scores. None adds no term.
+            (items,) to add to the scores. If the term is None, no term is added.
     """
     served, items = learner.served, learner.item_vectors()
     size = 0 if learner.extra is None else learner.extra.items.shape[1]
@@ -241,9 +245,10 @@ class Trial(NamedTuple):
 
     Attributes:
         recipe: Settings of the candidate.
-        passes: Best number of passes; at least 1.
+        passes: Best number of passes, at least 1.
         curve: NDCG at 50 after each pass.
-        values: (users,) NDCG at 50 of each held-out user after the best pass.
+        values: (users,) NDCG at 50 of each held-out user after the best pass, with the
+            chosen linear part and trend.
         repeat: The policy of repeats, with weights fitted to the held-out events.
     """
 
@@ -266,10 +271,11 @@ def trial(
     Args:
         recipe: Settings of the candidate.
         held: Training and held-out events.
-        passes: Number of passes; None: the best number, at most `MAX_PASSES`.
-        progress: Called with the number of events done, or with the work of an
-            evaluation.
-        parts: Result of `parts_of`. None computes it.
+        passes: Number of passes. If None, the best number is chosen, at most
+            `MAX_PASSES`.
+        progress: Function that is called with the number of events trained since its
+            last call, or with the work of an evaluation.
+        parts: Result of `parts_of`. If None, it is computed.
     """
     asked, parts = judge(held), parts or parts_of(held)
     recipe = recipe._replace(config={**recipe.config, **dict.fromkeys(ADDED)})
@@ -310,7 +316,7 @@ def _ranks(
 def policies(
     score: Scorers, learner: Learner, held: HeldOut, count: int
 ) -> list[Repeat]:
-    """The policy of repeats of each scorer, with weights fitted to held-out events."""
+    """The policy of repeats for each scorer, with weights fitted to held-out events."""
     name = learner.config.repeat
     if name != "model":
         return [Repeat(name)] * count
@@ -318,11 +324,12 @@ def policies(
 
 
 class Parts(NamedTuple):
-    """Possible additions to a tower, computed once for all trials.
+    """Possible additions to a tower, which are computed once for all trials.
 
     Attributes:
         spectrum: Spectrum of the training log, with the best power and rank.
-        linear: Best regularisation, decay, power and rank of a linear part alone.
+        linear: Regularisation, decay, power and rank of the best linear part without a
+            tower.
         trends: Result of `lasting_trends`.
     """
 
@@ -332,11 +339,11 @@ class Parts(NamedTuple):
 
 
 def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
-    """The linear part and the trends for a log.
+    """Chooses the linear part and the trends that may be added to a tower.
 
     Columns are divided by a power of their counts if the gain exceeds two standard
-    errors. Then the rank is raised to `WIDE` by the same rule. The standard error
-    treats items as independent units.
+    errors. The rank is raised to `WIDE` by the same rule. The standard error treats
+    items as independent units.
     """
     asked = judge(held)
 
@@ -368,7 +375,7 @@ def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts
 
 
 def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
-    """Whether ranks (E,) gain by over two standard errors; items are the units."""
+    """Whether the gain exceeds two standard errors, with items as the units."""
     gain = _gain(after) - _gain(before)
     error = grouped_standard_error(gain, asked.target)
     return bool(error > 0 and gain.mean() > 2 * error)
@@ -379,7 +386,7 @@ def _with_linear(
 ) -> Trial:
     """The trial with the linear part at its best weight, which may be 0.
 
-    Adding it needs no training. The learner has it at weight 1.
+    Adding the linear part needs no training. The learner has it with weight 1.
     """
     if not len(parts.spectrum.values):
         return best
@@ -396,11 +403,11 @@ def _with_linear(
 def _with_trend(
     best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
-    """Adds the best of some trends to the trial, if it helps by more than chance.
+    """Adds the best trend to the trial, if its gain is statistically significant.
 
-    Adding it to the scores needs no training. Trends are a sample of items, not of
-    users: one best seller of the held-out days would move thousands of users at once.
-    So the gain has to exceed two standard errors with items as units.
+    Adding a trend to the scores needs no training. Trends affect items, not users: one
+    best seller of the held-out days would change the ranks of thousands of users at
+    once. So the gain must exceed two standard errors, with items as the units.
     """
     if not parts.trends:
         return best
@@ -420,20 +427,20 @@ def _with_trend(
 
 
 def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
-    """The `TRENDS` that lasted in earlier periods; equal for all trials."""
+    """The `TRENDS` that lasted in earlier periods, which are equal for all trials."""
     return [tried for tried in TRENDS if fashion_lasts(log, *tried)]
 
 
 def fashion_lasts(log: Interactions, weight: float, share: float) -> bool:
-    """Whether the trends of earlier periods lasted into the next period.
+    """Whether the trend before a period improves the ranking in this period.
 
-    The second half of the log is divided into periods of a tenth. For each period,
-    items are ordered by earlier popularity, with and without `trend`. The mean gain in
-    DCG at 50 must exceed two standard errors. The standard error treats periods as
-    independent units, because a holiday affects a whole period.
+    The second half of the log is divided into periods, each with a tenth of the events.
+    For each period, items are ordered by earlier popularity, with and without `trend`.
+    The mean gain in DCG at 50 must exceed two standard errors. The standard error
+    treats periods as independent units, because a holiday affects a whole period.
 
     Args:
-        log: Events; no model is trained on them.
+        log: Events, on which no model is trained.
         weight, share: Weight and share of the trend.
     """
     gains = []
@@ -459,7 +466,7 @@ def _same(scores: np.ndarray) -> Scorer:
 
 
 def _gain(rank: np.ndarray) -> np.ndarray:
-    """The contribution of each rank to DCG@50."""
+    """The contribution of each rank to DCG at 50."""
     return np.where(rank <= CUTOFF, 1 / np.log2(1 + rank), 0.0)
 
 
@@ -468,10 +475,11 @@ def rivals(
     repeat: str = "exclude",
     progress: Callable[[int], None] = _nothing,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
-    """Name, best settings, and values on held-out events, of each baseline.
+    """Yields each baseline's name, best settings, and NDCG at 50 of each user.
 
-    The scores of baselines are not logits, so baselines have no bonus for repeats:
-    items taken before are excluded, or are ranked by their scores.
+    The scores of baselines are not logits, so baselines have no bonus for repeats.
+    Items taken before are excluded if `repeat` is "exclude"; otherwise, they are ranked
+    by their scores.
     """
     of, plain = judge(held), Repeat("exclude" if repeat == "exclude" else "allow")
 
@@ -485,7 +493,7 @@ def rivals(
 
 
 def compared(items: int, repeat: str) -> list[str]:
-    """The baselines to compare, given the catalogue and the policy of repeats."""
+    """The baselines for a catalogue with `items` items and a policy of repeats."""
     left_out = {
         "ease": items > EASE_ITEMS,
         "own_repeats": repeat == "exclude",  # popularity remains
@@ -494,23 +502,23 @@ def compared(items: int, repeat: str) -> list[str]:
 
 
 def row(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
-    """A row of a choice, with the mean over users and its standard error."""
+    """A row of a choice: a name, the mean over users, and its standard error."""
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"name": name, "ndcg@50": float(values.mean()), "se": float(error), **more}
 
 
 class Choice(NamedTuple):
-    """The result of `select`, in plain values except the recipe.
+    """The result of `select`, as plain values except for the recipe.
 
     Attributes:
         recipe: The best candidate.
-        passes: Its best number of passes.
-        rule: Rule of `HeldOut`.
+        passes: Best number of passes of this candidate.
+        rule: The `rule` of `HeldOut`.
         users: Number of users in the evaluation.
-        trials: One row per candidate, from `row`, in decreasing order.
-        rivals: One row per baseline. "ahead" is the NDCG of the baseline minus that of
-            the best candidate, and "ahead_se" is the standard error of "ahead", paired
-            by user.
+        trials: One result of `row` per candidate, in order of decreasing NDCG.
+        rivals: One result of `row` per baseline. "ahead" is the NDCG of the baseline
+            minus the NDCG of the best candidate. "ahead_se" is the standard error of
+            this difference, paired by user.
         repeat: Policy of repeats of the best candidate, from `Repeat._asdict`, with
             weights fitted to the held-out events.
     """
@@ -543,13 +551,13 @@ def work(
 
 
 def _trial_work(events: int, once: int, passes: int | None) -> int:
-    """An upper bound on the work of a trial; a judgment counts as `once` events."""
+    """Upper bound on the work of a trial; an evaluation counts as `once` events."""
     judged = ADDING + (1 if passes else MAX_PASSES)
     return (passes or MAX_PASSES) * events + judged * once
 
 
 class _Meter:
-    """Forwards progress and adds it up."""
+    """Forwards progress and counts the total."""
 
     def __init__(self, progress: Callable[[int], None]):
         self.progress, self.done = progress, 0
@@ -568,18 +576,21 @@ def select(
     progress: Callable[[int], None] = _nothing,
     at: Callable[[str], None] = _unsaid,
 ) -> Choice:
-    """Chooses between recipes by held-out events.
+    """Chooses among recipes by held-out events.
 
     Args:
         log: The events.
         recipes: The candidates, see `debias.retrieval.training.recipe.candidates`.
-        passes: Number of passes of each candidate; None: the best number.
+        passes: Number of passes of each candidate. If None, the best number is chosen
+            for each candidate.
         compare: Whether to tune and compare baselines as well.
         keep: Folder for the trials of the candidates. An interrupted choice resumes
-            from this folder, so use a separate folder for each log and set of
-            candidates; None: no folder.
-        progress: Called with the work done, in training events; the total is `work`.
-        at: Called with the name of each part of the work when it begins.
+            from this folder, so use a separate folder for each log and each set of
+            candidates. If None, trials are not saved.
+        progress: Function that is called with the work since its last call, in training
+            events. `work` returns the total.
+        at: Function that is called with the name of each part of the work when it
+            begins.
 
     Raises:
         ValueError: No event can be held out, or there is no candidate.
