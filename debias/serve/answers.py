@@ -57,17 +57,18 @@ def retrieved(version: Version, asked: RetrieveRequest) -> RetrieveAnswer:
 def ranked(
     version: Version | None, ranker: Scorer, asked: RankRequest, name: str
 ) -> RankAnswer:
-    """Scores items by a ranker.
+    """Scores items with a ranker.
 
     Args:
-        version: Version with the items requested by id; None: only a ranker.
+        version: Version whose table of items has the requested ids. If None, only a
+            ranker is served.
         ranker: The ranker, which scores the items.
         asked: The request.
-        name: Name of the ranker that answers.
+        name: Name of the served ranker, for the answer.
 
     Raises:
-        ValueError: The request does not have exactly one of features, items and ids, or
-            a feature is missing, of another kind or given twice.
+        ValueError: The request does not have exactly one of `features`, `items` and
+            `ids`. A feature is missing, has a wrong kind, or is given twice.
     """
     given = [way for way in WAYS if getattr(asked, way) is not UNSET]
     if len(given) != 1:
@@ -100,11 +101,11 @@ def recommended(
 ) -> RecommendAnswer:
     """Retrieves items for a user and ranks them.
 
-    The ranker's features come from the version's table of items, from `context`, and
-    from `RETRIEVED`, the retrieval score.
+    The features of the ranker come from the version's table of items and from
+    `context`. The ranker may also read the retrieval score, as the feature `RETRIEVED`.
 
     Raises:
-        ValueError: See `ranked` and `retrieve`.
+        ValueError: `ranked` or `retrieve` raises an error.
     """
     found, scores, order = _both_stages(version, ranker, asked)
     return RecommendAnswer(
@@ -120,7 +121,7 @@ def recommended(
 def _both_stages(
     version: Version, ranker: Scorer, asked: RecommendRequest
 ) -> tuple[Found, np.ndarray, np.ndarray]:
-    """What is retrieved, its relevance, and the order of the best k by relevance."""
+    """The retrieved items, their relevance, and the order of the k most relevant."""
     k = max(asked.candidates, asked.k)
     how: Any = {"repeat": asked.repeat, "where": asked.where}
     found = find(version, asked.user, asked.history, k, **how)
@@ -133,16 +134,17 @@ def _both_stages(
 def explained(
     version: Version, ranker: Scorer | None, asked: ExplainRequest
 ) -> ExplainAnswer:
-    """The answer of `recommended`, or of `retrieved`, with reasons for each item.
+    """The answer of `recommended` or `retrieved`, with an explanation of each item.
 
     Each item has its scores in both stages, the most similar items of the history, and
-    the bias of its position. The relevance does not contain the bias of the position.
+    the bias of its position. The relevance of the item does not include this bias.
 
     Raises:
-        ValueError: See `recommended`; or ranking is requested without a ranker.
+        ValueError: Ranking is requested, but there is no ranker; or `recommended`
+            raises an error.
     """
     if asked.rank and ranker is None:
-        raise ValueError("rank: there is no ranker; leave it out, or give false")
+        raise ValueError("rank: there is no ranker; leave `rank` out, or give false")
     if ranker is None or asked.rank is False:
         how: Any = {"repeat": asked.repeat, "where": asked.where}
         found = find(version, asked.user, asked.history, asked.k, **how)
@@ -182,7 +184,7 @@ def explained(
 def nearest(
     vectors: np.ndarray, rows: np.ndarray, history: np.ndarray, most: int
 ) -> list[list[tuple[int, float]]]:
-    """The `most` rows of `history` nearest to each of `rows`, with their cosines.
+    """For each of `rows`, the `most` nearest rows in `history` and their cosines.
 
     >>> vectors = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     >>> nearest(vectors, np.array([0]), np.array([2, 1]), 1)[0][0][0]
@@ -219,10 +221,10 @@ def _scores(ranker: Scorer, features: np.ndarray) -> np.ndarray:
 
 
 def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
-    """Rows of items in the version's table.
+    """Rows of the items with these ids in the version's table.
 
     Raises:
-        ValueError: An id is unknown. The message names the place.
+        ValueError: An id is unknown. The message names its index in `ids`.
     """
     codes = version.item_codes[ID]
     rows = np.array([codes.get(str(one), FIRST - 1) - FIRST for one in ids], np.int64)
@@ -237,10 +239,11 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
 def item_features(
     version: Version, rows: np.ndarray, ranker: Scorer
 ) -> dict[str, Column]:
-    """The features of a ranker that the version's table of items has, by name.
+    """The ranker's features that are in the version's table of items, by name.
 
-    Categories are (n, width) codes of the ranker. If the ranker reads no category of a
-    name, its values are text, with None for missing or unknown values.
+    If the ranker reads a feature as categories, the values are (n, width) codes of the
+    ranker. Otherwise, categories of the table are text, with None for missing or
+    unknown values.
     """
     items = version.items
     kinds = {each.name: each for each in getattr(ranker, "kinds", None) or ()}
@@ -258,7 +261,7 @@ def item_features(
 def _coded(
     items: FeatureTable, rows: np.ndarray, feature: Feature, known: Mapping[str, int]
 ) -> np.ndarray:
-    """(n, width) codes of a ranker, from the codes of a table by their words."""
+    """Converts codes of a table to (n, width) codes of a ranker for the same words."""
     codes = _as_block(items.columns[feature.name][rows])
     # What is missing or unknown in a list leaves no gap.
     order = np.argsort(codes < FIRST, axis=1, kind="stable")[:, : feature.width]
@@ -284,7 +287,7 @@ def _raw(items: FeatureTable, name: str, rows: np.ndarray) -> Column:
 
 
 def by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """Converts items to columns by feature; missing values are None.
+    """Converts a list of items to one column per feature; missing values are None.
 
     >>> by_name([{"price": 2.5}, {"price": 3, "age": 1}])
     {'price': [2.5, 3], 'age': [None, 1]}
@@ -299,18 +302,18 @@ def named(
     context: Mapping[str, Any],
     items: int,
 ) -> np.ndarray:
-    """(items, F) float32 features of a ranker, from columns by name.
+    """(items, F) float32 features of a ranker, from columns with feature names.
 
     Args:
-        ranker: A ranker with feature names. A ranker with kinds also takes raw values:
-            text, and None for missing values.
-        table: Columns with one value per item.
-        context: Values for all items.
+        ranker: A ranker with feature names. If the ranker also knows the kinds of its
+            features, values may be raw: text, or None for missing values.
+        table: Columns by feature name, with one value per item.
+        context: Values by feature name, which all items share.
         items: Number of items.
 
     Raises:
-        ValueError: The ranker has no feature names; or a feature is missing, of another
-            kind, or in both table and context.
+        ValueError: The ranker has no feature names. A feature is missing, has a wrong
+            kind, or is in both `table` and `context`.
 
     >>> ranker = Scorer(lambda x: x[..., 0], ("price", "hour"))
     >>> named(ranker, {"price": [2.5, 3]}, {"hour": 9}, 2).tolist()
@@ -353,16 +356,17 @@ def _check_complete(missing: Sequence[str]) -> None:
 def encoded(
     ranker: Scorer, table: Mapping[str, Column], context: Mapping[str, Any], items: int
 ) -> np.ndarray:
-    """Encodes raw values as (items, F) float32 by the ranker's kinds.
+    """Encodes raw values as (items, F) float32, by the kinds of the ranker's features.
 
     Args:
         ranker: A ranker that knows the kinds of its features.
-        table: Columns, see `named`; (items, width) float32 columns are already encoded.
-        context: Values for all items, which are encoded once.
+        table: Columns by feature name, see `named`. Columns that are (items, width)
+            float32 arrays are already encoded.
+        context: Values that all items share. They are encoded only once.
         items: Number of items.
 
     Raises:
-        ValueError: A value is of another kind. The message names the item and the
+        ValueError: A value has a wrong kind. The message names the item and the
             feature.
     """
     kinds = ranker.kinds or ()
@@ -392,7 +396,7 @@ def _as_block(values: np.ndarray) -> np.ndarray:
 def _blocks(
     kinds: Features, columns: Mapping[str, Column], where: str
 ) -> dict[str, np.ndarray]:
-    """(n, width) float32 of each column, which holds raw values."""
+    """Encodes each column of raw values as an (n, width) float32 array."""
     import pyarrow as pa
 
     from debias.data.by_name import matrix
@@ -459,16 +463,17 @@ def _first(read: Callable[[Column], Any], values: Column) -> int:
 
 
 def wanted_names(ranker: Any) -> list[str] | None:
-    """Names of a ranker's features in the source; None without names.
+    """Names of the ranker's features in its data source; None if they have no names.
 
-    A feature with several categories is one source column and several matrix columns.
+    A feature with several categories per item is one column of the source, but several
+    columns of the matrix.
     """
     kinds = getattr(ranker, "kinds", None)
     return feature_names(ranker) if kinds is None else [each.name for each in kinds]
 
 
 def _numbers(name: str, values: Any) -> Any:
-    """Converts a number or a list of numbers; errors name the first other value."""
+    """Converts a number or a list of numbers; an error names the first other value."""
     if isinstance(values, np.ndarray):
         return values
     if not isinstance(values, list):
@@ -486,7 +491,7 @@ def _number(where: str, name: str, value: Any) -> float:
 
 
 def matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    """(items, F) float32.
+    """Converts rows of numbers to an (items, F) float32 matrix.
 
     Raises:
         ValueError: Rows differ in length, or a number is too large.
@@ -518,13 +523,13 @@ def _float32(features: np.ndarray, names: Sequence[str] | None = None) -> np.nda
 
 
 def feature_names(ranker: Any) -> list[str] | None:
-    """Names of a ranker's features in order; None without names."""
+    """Names of a ranker's features, in their order; None if they have no names."""
     names = getattr(ranker, "feature_names", None)
     return None if names is None else list(names)
 
 
 def columns(names: Sequence[str], features: np.ndarray, ranker: Any) -> list[int]:
-    """The index of each feature of a ranker in `names`.
+    """For each feature of a ranker, its index in `names`.
 
     Raises:
         ValueError: The ranker has no feature names, or a feature is missing or occurs

@@ -1,8 +1,10 @@
-"""The service: `POST /retrieve`, `/rank`, `/recommend`, `/explain`; `/health`, `/docs`.
+"""The HTTP service, as an ASGI application.
 
-One process answers from memory. Each request uses the version that is current when the
-work on the request begins. Threads parse requests, and compute and write answers. So a
-slow request can be abandoned, and a new version can be read at the same time.
+`POST /retrieve`, `/rank`, `/recommend` and `/explain` answer requests. `GET /health`
+and `/docs` describe the service. A process answers from memory. Each request uses the
+version that is current when the work on the request begins. Threads parse requests,
+compute answers and write them. So a slow request can be abandoned, and a new version
+can be loaded while requests are answered.
 """
 
 import asyncio
@@ -82,24 +84,24 @@ def service(
     hosts: Collection[str] = ("*",),
     token: str | None = None,
 ) -> FastAPI:
-    """Makes the application, for any ASGI server.
+    """Makes the application, which runs in any ASGI server.
 
     Args:
         root: Folder or URL of versions from
-            `debias.retrieval.serving.versions.publish`; None: serve only the ranker, at
-            `/rank`.
+            `debias.retrieval.serving.versions.publish`. If None, only the ranker is
+            served, at `/rank`.
         ranker: Ranker from `debias.artifacts.open_scorer`, for versions that contain no
-            ranker. Without any ranker, `/rank` and `/recommend` answer 404.
-        body: Largest request in bytes.
-        seconds: Time limit of a request.
-        poll: Seconds between checks for a new version; None: .5 for a folder on disk, 5
-            for an object store.
+            ranker. If there is no ranker at all, `/rank` and `/recommend` answer 404.
+        body: Largest size of a request body in bytes.
+        seconds: Time limit of a request in seconds.
+        poll: Seconds between checks for a new version. If None, it is .5 for a folder
+            on disk and 5 for an object store.
         threads: Number of threads that compute answers.
         hosts, token: See `debias.serve.guards.Admitted`.
 
     Raises:
         OSError: The store cannot be reached, and there is no earlier copy.
-        ValueError: A complete version and a ranker are both missing.
+        ValueError: There is neither a complete version nor a ranker.
     """
     workers = Workers(threads)
     live: Live | Alone
@@ -187,8 +189,8 @@ class _Routes:
     async def rank(self, request: Request) -> Response:
         """Scores items by relevance, without the position bias of the training clicks.
 
-        Give one of `items` (features by name), `features` (numbers in the order of
-        training) and `ids` (of the version's table of items).
+        Give exactly one of `items` (features by name), `features` (numbers in the order
+        of training) and `ids` (from the version's table of items).
         """
 
         def answer(version: Version | None, asked: RankRequest) -> RankAnswer:
@@ -198,7 +200,7 @@ class _Routes:
         return await self._answered(request, RankRequest, answer)
 
     async def recommend(self, request: Request) -> Response:
-        """Recommends items to a user: towers retrieve, and the ranker orders."""
+        """Recommends items: towers retrieve them, and the ranker orders them."""
 
         def answer(version: Version | None, asked: RecommendRequest) -> RecommendAnswer:
             return answers.recommended(_there(version), self._ranker(version), asked)
@@ -208,9 +210,9 @@ class _Routes:
     async def explain(self, request: Request) -> Response:
         """Explains the answer of `/recommend`, or of `/retrieve` if there is no ranker.
 
-        Each item has its scores in both stages, its place before ranking, the most
-        similar items of the user's history, and the bias of its place. The relevance
-        does not contain this bias.
+        Each item has its scores in both stages, its position before ranking, the most
+        similar items of the user's history, and the bias of its final position. The
+        relevance does not include this bias.
         """
 
         def answer(version: Version | None, asked: ExplainRequest) -> ExplainAnswer:
@@ -235,7 +237,7 @@ class _Routes:
         kind: type[T],
         answer: Callable[[Version | None, T], Any],
     ) -> Response:
-        """Computes the answer in a thread, from the version live at that moment."""
+        """Computes the answer in a thread, from the version that is then in service."""
         given = request.headers.get("content-type", "").partition(";")[0].strip()
         if given.lower() != "application/json":
             return said(415, "send the header content-type: application/json")
@@ -256,7 +258,7 @@ class _Routes:
         return await self.workers.run(compute)
 
     async def health(self) -> Response:
-        """Names the served version, and says whether it is the latest version."""
+        """Returns the served version, and whether it is the current version."""
         version = self.live.version
         ranker = (version and version.ranker) or self.ranker
         about = {} if version is None else version.manifest
@@ -291,7 +293,7 @@ class _Routes:
         return PlainTextResponse(generate_latest(self.registry))
 
     async def page(self) -> Response:
-        """A page to try the service on some users; a ranker alone redirects to docs."""
+        """A page to try the service, or a redirect to the docs for a ranker alone."""
         version = self.live.version
         if version is None:
             return RedirectResponse("docs")
@@ -308,7 +310,7 @@ def _there(version: Version | None) -> Version:
 
 
 def _users(version: Version) -> list[tuple[str, list[str]]]:
-    """Some users with their published histories, the latest item first."""
+    """A few users with their published histories, latest item first."""
     names = version.users.vocabularies["id"][:EXAMPLES].tolist()
     items = version.items.vocabularies["id"]
     if version.histories is None:
@@ -319,7 +321,7 @@ def _users(version: Version) -> list[tuple[str, list[str]]]:
 
 
 class _Gauges:
-    """Gauges of what this process serves."""
+    """Gauges that describe what this process serves."""
 
     def __init__(self, live: Live | Alone):
         self.live = live
@@ -344,8 +346,8 @@ class _Gauges:
 def _counters(live: Live | Alone) -> tuple[Histogram, CollectorRegistry]:
     """The histogram of request seconds, and the registry that /metrics shows.
 
-    If several workers share the folder PROMETHEUS_MULTIPROC_DIR, the registry has the
-    requests of all.
+    If several workers share the folder PROMETHEUS_MULTIPROC_DIR, the registry counts
+    the requests of all workers.
     """
     own = CollectorRegistry()
     request_seconds = Histogram(
@@ -367,7 +369,7 @@ def _counters(live: Live | Alone) -> tuple[Histogram, CollectorRegistry]:
 def _following(
     live: Live | Alone, workers: Workers, poll: float, refusal: Refusal
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
-    """The lifespan of an application that looks for new versions."""
+    """The lifespan of an application, which looks for new versions."""
 
     async def forever() -> None:
         while True:

@@ -26,9 +26,9 @@ def examples(
     """Makes a valid example request and its answer for each path.
 
     Args:
-        version: The served version; None: only a ranker.
-        ranker: The ranker, or None.
-        name: Name of the served artefact.
+        version: The served version. If None, only a ranker is served.
+        ranker: The ranker. If None, only a version is served.
+        name: Name of the version or ranker, for the answers of `/rank`.
     """
     found = {}
     if version is not None:
@@ -65,7 +65,7 @@ def _tried(kind: type[Request], asked: dict[str, Any], answer: Any) -> Example:
 
 
 def _row(ranker: Scorer) -> dict[str, Any]:
-    """An item with the features of a ranker; {} if they have no names."""
+    """An item with the features of a ranker; {} if the features have no names."""
     if getattr(ranker, "kinds", None) is None:
         return dict.fromkeys(answers.feature_names(ranker) or (), 0.0)
     row: dict[str, Any] = {}
@@ -81,6 +81,6 @@ def _row(ranker: Scorer) -> dict[str, Any]:
 
 
 def _context(version: Version, ranker: Scorer) -> dict[str, Any]:
-    """What a ranker reads besides the features of the version's items."""
+    """The features that a ranker reads, but that the version's items do not have."""
     known = {*version.items.columns, answers.RETRIEVED}
     return {name: value for name, value in _row(ranker).items() if name not in known}

@@ -1,4 +1,4 @@
-"""Middleware for access, size and time limits, and logging."""
+"""Middleware for access control, limits of size and time, and logging."""
 
 import asyncio
 import hmac
@@ -30,15 +30,15 @@ access = logging.getLogger("debias.access")
 class Limited:
     """Limits the size and the time of requests, and answers 413, 408 or 503.
 
-    The rest of a large body is read and dropped, so that the sender gets the answer
-    instead of a broken pipe. The time limit includes receiving the body. If the service
-    is too busy, a POST request is refused before its body is read. A body is also
-    refused if other bodies fill the memory limit.
+    The rest of a large body is read and discarded, so that the sender gets the answer
+    instead of a broken pipe. The time limit includes the time to receive the body. If
+    the service is too busy, a POST request is refused before its body is read. A
+    request is also refused if the bodies of other requests fill the memory limit.
 
     Args:
         app: The application that handles the requests.
         body: Largest size of a body in bytes.
-        seconds: Time limit of a request.
+        seconds: Time limit of a request in seconds.
         check: Function that raises Busy if the service is too busy.
     """
 
@@ -116,17 +116,18 @@ class Limited:
 
 
 class Admitted:
-    """Checks Host and bearer token of requests; answers 400 or 401.
+    """Checks the Host header and bearer token of requests; answers 400 or 401.
 
-    In DNS rebinding, a page of another site makes the name of its site resolve to this
-    machine, and sends this name as Host. `OPEN` paths, for the probes of an
-    orchestrator, need no token.
+    The check of the Host header prevents DNS rebinding. In this attack, the name of
+    another site resolves to this machine, and a page of that site sends requests with
+    this name as Host. Paths in `OPEN` need no token, because the probes of an
+    orchestrator read them.
 
     Args:
         app: The application that handles the requests.
-        hosts: Accepted names and addresses; "*" accepts any, "addresses" any IP
-            address.
-        token: Required bearer token; None: no token is required.
+        hosts: Accepted names and addresses. "*" accepts any host, and "addresses"
+            accepts any IP address.
+        token: Required bearer token. If None, no token is required.
     """
 
     def __init__(self, app: App, hosts: Collection[str], token: str | None = None):
@@ -181,8 +182,8 @@ def served_here(host: str, hosts: Collection[str]) -> bool:
 def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
     """The accepted Host headers for an address to listen on.
 
-    If the service listens on all addresses of the machine, any IP address is an
-    accepted Host, because rebinding needs a name.
+    If the service listens on all addresses of the machine, any IP address is accepted
+    as Host, because DNS rebinding needs a name.
 
     >>> sorted(hosts_of("127.0.0.1", ["recall.example"]))
     ['127.0.0.1', '::1', 'localhost', 'recall.example']
@@ -193,12 +194,13 @@ def hosts_of(host: str, further: Collection[str] = ()) -> frozenset[str]:
 
 
 class Counted:
-    """Measures the time of each request by path and status, and logs it.
+    """Logs each request, and measures its time by path and status.
 
     Args:
         app: The application that handles the requests.
-        seconds: Histogram with the labels "path" and "status".
-        paths: Paths with a separate label. All other paths share the label "other".
+        seconds: Histogram of seconds, with the labels "path" and "status".
+        paths: Paths that have labels of their own. All other paths share the label
+            "other".
     """
 
     def __init__(self, app: App, seconds: Histogram, paths: Collection[str]):
@@ -236,7 +238,7 @@ class Refusal:
     `Refusal` counts and logs refused requests in the same way as `Counted`.
 
     Args:
-        admit: Function that returns whether to accept a request.
+        admit: Function that returns whether the service accepts a request.
         seconds, paths: See `Counted`.
     """
 
@@ -246,7 +248,7 @@ class Refusal:
         self.admit, self.seconds, self.paths = admit, seconds, paths
 
     def __call__(self, url: bytes) -> bytes | None:
-        """The body of a 503 for a request; None: it may come in."""
+        """The body of a 503 answer to a request; None if the request is accepted."""
         if self.admit():
             return None
         path = url.partition(b"?")[0].decode("latin-1")
@@ -277,7 +279,7 @@ def _line(scope: Any, status: int, taken: float, size: int) -> str:
 async def refuse(
     send: Send, status: int, reason: str, retry: bool = False, challenge: bool = False
 ) -> None:
-    """An error answer with a reason. Unless it says busy, it closes the connection."""
+    """Sends an error answer; closes the connection unless `retry` is true."""
     body = json.dumps({"error": reason}).encode()
     headers = [
         (b"content-type", b"application/json"),

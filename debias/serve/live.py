@@ -18,10 +18,10 @@ log = logging.getLogger("debias.serve")
 
 
 class Live:
-    """Holds the version in service and follows CURRENT.
+    """Holds the version in service, and switches when CURRENT changes.
 
-    An answer reads `version` only once. The next version is loaded completely before a
-    single assignment switches to it. The old version stays in memory until its last
+    Each answer reads `version` only once. A new version is loaded completely, and then
+    a single assignment switches to it. The old version stays in memory until its last
     answer is done. If the current version is damaged, at the start or by a later write,
     the latest undamaged earlier version is served. While a store cannot be reached, the
     last version stays in service.
@@ -36,7 +36,7 @@ class Live:
         switches: Number of switches so far.
 
     Raises:
-        OSError: The store cannot be reached, and there is no earlier copy.
+        OSError: The store cannot be reached, and there is no copy of a version on disk.
         ValueError: There is no complete version.
     """
 
@@ -88,9 +88,9 @@ class Live:
         log.info("serving version %s", version.name)
 
     def _changed(self) -> bool:
-        """Whether a file of the version was changed; then another version is served.
+        """Whether a file of the version was changed; switches to another version if so.
 
-        A version that was removed, as old ones are, is still served from memory.
+        If the version was removed, as old versions are, it is still served from memory.
         """
         now = stamps(self.version)
         if all(now.get(name, stamp) == stamp for name, stamp in self._files.items()):
@@ -134,12 +134,13 @@ class Alone:
 
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:
-    """The current version, or the latest undamaged earlier version and the reason.
+    """The current version, or else the latest undamaged version and the reason.
 
-    If an object store does not answer, the version that was read last is returned.
+    If an object store does not answer, the version that was read last is returned, from
+    its copy on disk.
 
     Raises:
-        OSError: The store does not answer, and there is no earlier copy.
+        OSError: The store does not answer, and there is no copy of a version on disk.
         ValueError: All versions are damaged or missing. The message describes the
             current version.
     """
@@ -168,7 +169,7 @@ def last_good(root: str | Path) -> tuple[Version, str | None]:
 
 
 def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
-    """A value for each file of a version; it changes when the file is written."""
+    """For each file of a version, a value that changes when the file is written."""
     found = {}
     for name in version.manifest["files"]:
         try:
@@ -180,7 +181,7 @@ def stamps(version: Version) -> dict[str, tuple[int, int, int]]:
 
 
 def ready(version: Version) -> Version:
-    """Computes one answer from a version to load its tables; returns the version."""
+    """Loads the tables of a version by computing one answer; returns the version."""
     retrieve(version, k=1)
     if version.ranker is not None:
         with suppress(ValueError):  # which whoever asks it will be told
@@ -189,9 +190,9 @@ def ready(version: Version) -> Version:
 
 
 def give_back() -> None:
-    """Returns freed memory to the system.
+    """Returns freed memory to the operating system.
 
-    After an old version or a large request is freed, glibc keeps its memory.
+    Otherwise, glibc would keep the memory of old versions and large requests.
     """
     with suppress(AttributeError):  # another library for C
         ctypes.CDLL(None).malloc_trim(0)

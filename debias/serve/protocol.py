@@ -19,22 +19,22 @@ Refusal = Callable[[bytes], bytes | None]
 
 
 class Prompt(HttpToolsProtocol):
-    """uvicorn's protocol with limits on request lines and headers.
+    """The HTTP protocol of uvicorn, with limits on request lines and headers.
 
-    A connection is closed if its request line and headers are not complete within some
-    seconds. This time counts from the start of the connection, or from the first byte
-    after the last answer. If request line and headers have more than `HEADERS` bytes,
-    the answer is 431. If there are already `CONNECTIONS` connections, a new connection
-    is closed at once.
+    A connection is closed if its request line and headers are not complete within
+    `header_seconds`. This time counts from the start of the connection, or from the
+    first byte after the last answer. If the request line and headers together have more
+    than `HEADERS` bytes, the answer is 431. If there are already `CONNECTIONS`
+    connections, a new connection is closed at once.
 
     The state of the application's lifespan may have `refusal`, a function of the path
-    of a POST request. `refusal` is called before the request is read. If it returns
-    bytes of JSON, these are sent at once as the body of a 503 answer. The application
-    is not started, and the rest of the request is dropped. A refusal has to be cheap:
-    otherwise an overloaded service could not answer all requests.
+    of a POST request. `refusal` is called before the body of the request is read. If
+    `refusal` returns bytes of JSON, they are sent at once as the body of a 503 answer.
+    The application does not get this request, and the rest of the request is discarded.
+    So refusals are cheap, and even an overloaded service can answer all requests.
 
     Args:
-        header_seconds: Time limit for the headers of a request.
+        header_seconds: Time limit for the request line and headers, in seconds.
     """
 
     def __init__(self, *args: Any, header_seconds: float, **kwargs: Any):
@@ -115,7 +115,7 @@ class Prompt(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _stop_answering(self) -> None:
-        """Tells the application, for which a closed connection would be an error."""
+        """Tells the application to stop, as a closed connection would be an error."""
         self.pipeline.clear()
         if self.running is not None:
             self.running.disconnected = True
@@ -135,7 +135,7 @@ class Prompt(HttpToolsProtocol):
             )
 
     def _idle(self) -> bool:
-        """Whether no request waits for its answer."""
+        """Whether no request is waiting for its answer."""
         return self.cycle is None or self.cycle.response_complete
 
     def _expect_headers(self) -> None:

@@ -42,8 +42,10 @@ class Application:
 
     Attributes:
         root, body, seconds, threads, hosts, token: See `debias.serve.app.service`.
-        begin: Function that each worker calls first, for example to silence TensorFlow.
-        ranker: Path of a ranker for `debias.artifacts.open_scorer`, or None.
+        begin: Function that each worker calls first, for example to silence the
+            messages of TensorFlow.
+        ranker: Path of a ranker for `debias.artifacts.open_scorer`. If None, only
+            rankers in versions are served.
     """
 
     root: str | Path | None
@@ -83,17 +85,18 @@ class Application:
 
 @dataclass(frozen=True)
 class Tls:
-    """Files of a certificate, for uvicorn.
+    """Files of a TLS certificate, for uvicorn.
 
     Attributes:
-        ssl_certfile, ssl_keyfile: PEM files of certificate and key. The certificate
-            file may contain the key.
+        ssl_certfile, ssl_keyfile: PEM files of the certificate and its key. The
+            certificate file may contain the key.
         ssl_keyfile_password: Password of the key.
-        ssl_ca_certs: PEM file of authorities. Clients must have a certificate that one
-            of these authorities signed.
+        ssl_ca_certs: PEM file of certificate authorities. Clients must have a
+            certificate that is signed by one of these authorities.
 
     Raises:
-        ValueError: A file is missing or invalid, or the files do not match.
+        ValueError: A file is missing or invalid, or the certificate and key do not
+            match.
     """
 
     ssl_certfile: Path | None = None
@@ -133,7 +136,7 @@ class Tls:
                 ) from None
 
     def options(self) -> dict[str, Any]:
-        """The arguments of uvicorn."""
+        """The TLS arguments of uvicorn."""
         found: dict[str, Any] = dataclasses.asdict(self)
         if self.ssl_ca_certs:
             found["ssl_cert_reqs"] = ssl.CERT_REQUIRED
@@ -144,7 +147,7 @@ class Supervisor(Multiprocess):
     """uvicorn's supervisor that restarts a worker at once when it dies.
 
     Workers are forked from the fork server of `multiprocessing`, which has already
-    imported all modules. So a new worker starts in a fraction of a second.
+    imported all modules. So a new worker starts in less than a second.
     """
 
     def __init__(self, *args: Any):
@@ -158,7 +161,7 @@ class Supervisor(Multiprocess):
 
 
 class _Watched(threading.Event):
-    """An event; a wait for it ends early when one of some processes has ended."""
+    """An event; a wait for the event also ends when a watched process ends."""
 
     def __init__(self, processes: Callable[[], Sequence[BaseProcess]]):
         super().__init__()
@@ -177,22 +180,22 @@ def run(
     tls: Tls = Tls(),
     access_log: str | None = None,
 ) -> bool:
-    """Serves until a signal arrives, and then answers open requests and stops.
+    """Serves until a signal arrives, then answers open requests and stops.
 
     If a worker dies, for example because a mapped file was truncated, it is restarted
-    on the last undamaged version.
+    with the latest undamaged version.
 
     Args:
         application: The object that makes the application in each worker.
-        host, port: Address to listen on.
+        host, port: Address and port to listen on.
         workers: Number of processes. All processes share the memory of a version's
             files.
-        tls: Certificate; None: the service uses plain HTTP.
-        access_log: File for one line of JSON per request, "-" for standard output, or
-            None.
+        tls: Certificate for HTTPS. Without a certificate file, the service uses HTTP.
+        access_log: File for a log with one line of JSON per request, or "-" for
+            standard output. If None, requests are not logged.
 
     Returns:
-        Whether the service ran; False if a worker could not start.
+        True after the service ran, False if a worker could not start.
 
     Raises:
         ValueError: There is no version to serve.
@@ -224,10 +227,10 @@ def run(
 
 
 def _fork_workers() -> None:
-    """Has uvicorn fork its workers from a process that has imported `PRELOADED`.
+    """Makes uvicorn fork its workers from a process that has imported `PRELOADED`.
 
-    They are started afresh, as uvicorn does it, if there is no folder for the socket of
-    that process, as in a container that is read-only.
+    The process needs a folder for its socket. If there is no such folder, as in a
+    read-only container, uvicorn starts new processes as usual.
     """
     with suppress(FileNotFoundError):
         tempfile.gettempdir()
@@ -237,7 +240,7 @@ def _fork_workers() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when its supervisor ends, for whatever reason."""
+    """Ends this worker when its supervisor ends for any reason."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -258,7 +261,7 @@ def _raise_file_limit() -> None:
 
 @contextmanager
 def _shared_counters(workers: int) -> Iterator[None]:
-    """Creates a folder in which several workers count their requests together."""
+    """Creates a folder in which several workers count their requests jointly."""
     if workers == 1 or "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         yield
         return
@@ -268,7 +271,7 @@ def _shared_counters(workers: int) -> Iterator[None]:
 
 
 def _logging(access_log: str | None) -> dict[str, Any]:
-    """The logging configuration of uvicorn, extended by that of this library."""
+    """The logging configuration of uvicorn, with the loggers of this library added."""
     found = copy.deepcopy(LOGGING_CONFIG)
     found["loggers"]["debias.serve"] = {"handlers": ["default"], "level": "INFO"}
     if access_log is None:

@@ -1,7 +1,7 @@
 """Requests and answers of the service, and their limits.
 
 A request is decoded and validated in one pass, which stops at the first error. So the
-time for a body is limited by its size.
+decoding time is limited by the size of the body.
 """
 
 import re
@@ -22,16 +22,16 @@ User = Annotated[
     Raw,
     Meta(
         max_length=NAMES,
-        description="Raw features, including `id`. Missing features of a known user "
-        "are looked up.",
+        description="Raw features, including `id`. If a known user's feature is "
+        "missing, the published value is used.",
         examples=[{"id": "u1"}],
     ),
 ]
 History = Annotated[
     Annotated[list[Id], Meta(max_length=MOST)] | None,
     Meta(
-        description="Latest items, most recent first. If it is missing, a known user "
-        "has the published history."
+        description="Latest items, most recent first. If it is missing, the published "
+        "history of a known user is used."
     ),
 ]
 Count = Annotated[int, Meta(ge=1, le=MOST, description="Number of items.")]
@@ -39,8 +39,8 @@ Where = Annotated[
     dict[str, Id | Annotated[list[Value], Meta(max_length=MOST)]],
     Meta(
         max_length=NAMES,
-        description="Maps an item feature to its value or its allowed values; a "
-        "numeric feature to [least, most], with null for no bound.",
+        description="Maps an item feature to its required value or allowed values. "
+        "Maps a numeric feature to [least, most], where null means no bound.",
         examples=[{}],
     ),
 ]
@@ -56,7 +56,7 @@ Versioned = Annotated[str, Meta(description="The version that answers.")]
 
 
 class Request(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Base of all requests: an object without unknown keys."""
+    """Base class of all requests, which allow no unknown keys."""
 
 
 class RetrieveRequest(Request, kw_only=True):
@@ -66,9 +66,9 @@ class RetrieveRequest(Request, kw_only=True):
     repeat: Annotated[
         Literal["exclude", "allow", "model"] | None,
         Meta(
-            description="Items that the user took before are excluded, allowed like "
-            "any other, or (model) have a learned bonus. The default is the policy "
-            "with which the version was published."
+            description="Policy for items that the user took before: exclude them, "
+            "allow them like other items, or give them a learned bonus (model). The "
+            "default is the policy with which the version was published."
         ),
     ] = None
     where: Where = {}
@@ -80,7 +80,7 @@ class RetrieveAnswer(Struct):
     scores: list[float]
     known: Annotated[bool, Meta(description="Whether the user's id is known.")]
     passed_over: Annotated[
-        list[str], Meta(description="Ids of the history not in the catalogue.")
+        list[str], Meta(description="Ids in the history that are not in the catalogue.")
     ]
 
 
@@ -111,7 +111,8 @@ class RankRequest(Request, kw_only=True):
             Meta(
                 min_length=1,
                 max_length=MOST,
-                description="Instead of `features`: features by name, per item.",
+                description="Instead of `features`: one object per item, with its "
+                "features by name.",
             ),
         ]
         | UnsetType
@@ -135,7 +136,7 @@ class RankAnswer(Struct):
     version: Versioned
     scores: Annotated[
         list[float],
-        Meta(description="Relevance of each item, in given order."),
+        Meta(description="Relevance of each item, in the order of the request."),
     ]
     order: Annotated[
         list[int], Meta(description="Items from best to worst, numbered from 0.")
@@ -153,18 +154,23 @@ class RecommendRequest(RetrieveRequest, kw_only=True):
 class RecommendAnswer(Struct):
     version: Versioned
     items: list[str]
-    scores: Annotated[list[float], Meta(description="Relevance; it orders the items.")]
-    retrieved: Annotated[list[float], Meta(description="Score of the retrieval.")]
+    scores: Annotated[
+        list[float], Meta(description="Relevance, by which the items are ordered.")
+    ]
+    retrieved: Annotated[list[float], Meta(description="Retrieval score.")]
     known: Annotated[bool, Meta(description="Whether the user's id is known.")]
     passed_over: Annotated[
-        list[str], Meta(description="Ids of the history not in the catalogue.")
+        list[str], Meta(description="Ids in the history that are not in the catalogue.")
     ]
 
 
 class ExplainRequest(RecommendRequest, kw_only=True):
     rank: Annotated[
         bool | None,
-        Meta(description="Whether the ranker orders. Default: if there is one."),
+        Meta(
+            description="Whether the ranker orders the items. By default, it does "
+            "if there is a ranker."
+        ),
     ] = None
     nearest: Annotated[
         int,
@@ -183,12 +189,13 @@ class Near(Struct):
 
 class Explained(Struct):
     item: str
-    retrieved: Annotated[float, Meta(description="Score of the retrieval.")]
+    retrieved: Annotated[float, Meta(description="Retrieval score.")]
     candidate: Annotated[
-        int, Meta(description="Place among the retrieved items, from 1.")
+        int, Meta(description="Position among the retrieved items, from 1.")
     ]
     relevance: Annotated[
-        float | None, Meta(description="Score of the ranker, if it orders.")
+        float | None,
+        Meta(description="Score of the ranker, if the ranker orders the items."),
     ]
     nearest: Annotated[
         list[Near], Meta(description="The most similar items of the history.")
@@ -196,15 +203,16 @@ class Explained(Struct):
     examination: Annotated[
         float | None,
         Meta(
-            description="P(examined) at this place of the answer divided by that at "
-            "the first place, as the ranker's click model learned it. null: unknown."
+            description="P(examined) at this position of the answer, divided by "
+            "P(examined) at the first position, as the ranker's click model learned "
+            "them. null if they are unknown."
         ),
     ]
     bias: Annotated[
         float | None,
         Meta(
-            description="Logarithm of `examination`: the contribution of the place to "
-            "the log click rate. It is not in `relevance`."
+            description="Logarithm of `examination`: the contribution of the position "
+            "to the log click rate. `relevance` does not include it."
         ),
     ]
 
@@ -217,7 +225,7 @@ class ExplainAnswer(Struct):
     items: Annotated[list[Explained], Meta(description="The answer, best first.")]
     known: Annotated[bool, Meta(description="Whether the user's id is known.")]
     passed_over: Annotated[
-        list[str], Meta(description="Ids of the history not in the catalogue.")
+        list[str], Meta(description="Ids in the history that are not in the catalogue.")
     ]
 
 
@@ -225,7 +233,9 @@ class Health(Struct):
     version: Annotated[
         str, Meta(description="The served version, or the name of the ranker.")
     ]
-    created: Annotated[str | None, Meta(description="When it was published, in UTC.")]
+    created: Annotated[
+        str | None, Meta(description="Time of publication of the version, in UTC.")
+    ]
     items: int
     users: int
     ranker: bool
@@ -256,7 +266,7 @@ REFUSALS = {
     400: "Not JSON",
     413: "Body too large",
     415: "Not application/json",
-    422: "Bad value; the message names it",
+    422: "Invalid value; the message names it",
     503: "Too busy or too slow",
 }
 OPEN_REFUSALS = {503: "No answer within the time of a request"}
@@ -267,13 +277,13 @@ T = TypeVar("T", bound=Request)
 
 
 class Example(NamedTuple):
-    """An example request and its answer, as JSON values; None: no answer."""
+    """An example request and its answer (or None), as JSON values."""
 
     request: dict[str, Any]
     answer: dict[str, Any] | None = None
 
     def add_to(self, route: dict[str, Any]) -> None:
-        """Adds request and answer to the OpenAPI description of a route."""
+        """Adds the request and answer to the OpenAPI description of a route."""
         route["requestBody"]["content"]["application/json"]["example"] = self.request
         if self.answer is not None:
             answered = route["responses"]["200"]["content"]["application/json"]
@@ -306,7 +316,7 @@ def decoded(kind: type[T], body: bytes) -> T:
 
 
 def _named(kind: type[Request], body: bytes, message: str) -> str:
-    """Replaces `[...]` in a message of msgspec by the name of the feature."""
+    """Replaces `[...]` in an error message of msgspec by the name of the feature."""
     found = re.match(r"(\w+)(\[\d+\])?\[\.\.\.\](.*)", message, re.DOTALL)
     if found is None or len(body) > NAMED:
         return message
@@ -325,7 +335,7 @@ def _named(kind: type[Request], body: bytes, message: str) -> str:
 
 
 def worded(message: str) -> str:
-    """An error message of msgspec, with the place of the error first.
+    """Rewords an error message of msgspec, with the place of the error first.
 
     >>> worded("Expected `int` >= 1 - at `$.k`")
     'k: expected `int` >= 1'
@@ -341,7 +351,7 @@ def worded(message: str) -> str:
 def described(
     answer: type[Struct], request: type[Request] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The OpenAPI description of a route, and the schemas that it refers to."""
+    """The OpenAPI description of a route, and the schemas to which it refers."""
     kinds = [answer, Error, *([] if request is None else [request])]
     references, schemas = msgspec.json.schema_components(
         kinds, ref_template="#/components/schemas/{name}"

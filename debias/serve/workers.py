@@ -1,4 +1,4 @@
-"""A thread pool that refuses requests that it could not answer in time."""
+"""A thread pool that refuses requests if it could not answer them in time."""
 
 import asyncio
 import time
@@ -24,10 +24,11 @@ class Busy(Exception):
 class Workers:
     """Threads that compute answers to requests.
 
-    The pool refuses a request if its work would start later than `PATIENCE`. The start
-    is estimated from the number of waiting requests and the time of past answers, or
-    from the delay of the event loop. An abandoned request counts as waiting until its
-    thread is done.
+    The pool refuses a request in three cases: the request would have to wait longer
+    than `PATIENCE`, `WAITING` requests are already in the pool, or the event loop is
+    delayed by more than `LATE`. The wait is estimated from the number of requests in
+    the pool and the time of past answers. An abandoned request counts until its thread
+    is done.
 
     Args:
         threads: Number of threads.
@@ -50,7 +51,7 @@ class Workers:
             raise Busy(BUSY)
 
     def admit(self) -> bool:
-        """Whether to read a request, decided in the event loop after its headers."""
+        """Whether to read the body of a request; called after its headers are read."""
         if self.busy():
             return False
         if not self.arrived:
@@ -62,7 +63,7 @@ class Workers:
         self.arrived = 0
 
     async def watch(self) -> None:
-        """Measures, without end, how late the event loop runs due callbacks."""
+        """Measures, without end, by how much the event loop delays callbacks."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK
