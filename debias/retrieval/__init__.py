@@ -7,7 +7,7 @@
 | samplers of negatives | `uniform`, `by_popularity`, `by_ranker`, `from_ranking`, |
 | | `Weighted`, `Listed`, `Mixture`, `Queue`, and their protocol `Sampler` |
 | training | `Batches`, `fit`, `evaluate` |
-| choosing | `Recipe`, `candidates`, `select`, `trained` |
+| model selection | `Recipe`, `candidates`, `select`, `trained` |
 | index | `build` with `hnsw`, `ivf` or `pq` |
 | serving | `publish`, `load`, `roll_back`, `retrieve`, `update` |
 

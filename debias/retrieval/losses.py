@@ -43,7 +43,7 @@ def softmax(positive: Tensor, scores: Tensor) -> Tensor:
 def pointwise(positive: Tensor, scores: Tensor) -> Tensor:
     """Binary cross-entropy, averaged over the positive and its negatives.
 
-    (softplus(-s+) + sum softplus(s-)) / (1 + number of negatives).
+    The loss is (softplus(-s+) + sum softplus(s-)) / (1 + number of negatives).
 
     >>> round(float(pointwise(ops.array([0]), ops.array([[0.0, 0.0, -1e9]]))[0]), 4)
     0.6931

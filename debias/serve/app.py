@@ -100,7 +100,7 @@ def service(
         hosts, token: See `debias.serve.guards.Admitted`.
 
     Raises:
-        OSError: The store cannot be reached, and there is no earlier copy.
+        OSError: The store cannot be reached, and there is no copy of a version on disk.
         ValueError: There is neither a complete version nor a ranker.
     """
     workers = Workers(threads)

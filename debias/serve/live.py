@@ -1,4 +1,4 @@
-"""The version in service, and the switch to the next one."""
+"""The version in service, and the switch to the next version."""
 
 import ctypes
 import logging

@@ -144,7 +144,7 @@ class Tls:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor that restarts a worker at once when it dies.
+    """A uvicorn supervisor that restarts a worker at once when it dies.
 
     Workers are forked from the fork server of `multiprocessing`, which has already
     imported all modules. So a new worker starts in less than a second.

@@ -436,10 +436,9 @@ def append_events(
             order. Rows of known ids are ignored.
 
     Raises:
-        ValueError: A table lacks a feature of the log, has an additional feature, or
-            has a feature of another kind, so that the model could not read it. The
-            message names the feature. The times of the new events have another unit
-            than the times of the log.
+        ValueError: A table has other features than the log, or a feature of another
+            kind. The message names the feature. The times of the new events have
+            another unit than the times of the log.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)

@@ -2,9 +2,9 @@
 
 Training, evaluation, publishing and serving use the same policy:
 
-    exclude   items that a user took are neither answers nor negatives of that user
-    allow     they compete like any other item
-    model     the same, and their scores get a bonus for count and recency
+    exclude   items that a user took are neither answers nor negatives for this user
+    allow     items that a user took compete like all other items
+    model     as "allow", but items that a user took get a bonus for count and recency
 
 Suppose that a user took an item n times, and that the item is the p-th most recent of
 the user's distinct items. If the model gives the item the logit s, its bonus is
@@ -173,7 +173,7 @@ class Inferred(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """The counts as a clause of a sentence."""
+        """Describes the counts in words, for use in a sentence."""
         if not self.events:
             return "no event is held out from which repeats could be inferred"
         share = self.repeated / max(self.events, 1)

@@ -29,12 +29,12 @@ def trend(log: Interactions, share: float) -> np.ndarray:
 
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
-    For an item with constant popularity, t_i is about 0; for an item with rising
-    popularity, t_i is positive. The constant m limits the effect of a few events on
-    t_i. A tower learns from the whole log. Adding a multiple of t to its logits adapts
-    the tower to the current popularity of items. Adding t corrects a classifier for new
-    class frequencies (Saerens et al., Adjusting the Outputs of a Classifier to New a
-    Priori Probabilities, Neural Computation 2002).
+    t_i is about 0 if the popularity of the item is constant, and positive if it rises.
+    The constant m limits the effect of a few events on t_i. A tower learns from the
+    whole log. Adding a multiple of t to its logits adapts the tower to the current
+    popularity of items. Adding t corrects a classifier for new class frequencies
+    (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities, Neural Computation 2002).
 
     Args:
         log: Events of users and items.

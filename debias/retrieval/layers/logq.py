@@ -77,9 +77,9 @@ class StreamingFrequency(keras.layers.Layer):
     a slot look more frequent, so an array without a collision has the largest B[h]. For
     c = 1, this is algorithm 2 of Yi et al. with a clock that counts samples instead of
     batches. If the clock counted batches, an item in every batch would have probability
-    1, however often it occurs in a batch. B is divided by 1 - (1 - a)^n to correct the
-    bias of the first estimates, where n is the number of updates of the slot. An unseen
-    item has p = 1 / t after t samples.
+    1, however often it occurs in a batch. After n updates of a slot, its B is divided
+    by 1 - (1 - a)^n to correct the bias of early estimates. An unseen item has p = 1 /
+    t after t samples.
 
     An update costs O(size) per batch. The layer is not trained; only `update` changes
     it.

@@ -64,7 +64,7 @@ class FeatureViews(keras.layers.Layer):
     "mask" hides each field of each row with probability `chance`, independently in each
     view. "dropout" hides each value of a multi-valued field with the same probability.
     "complementary" puts a random half of the fields into one view and the remaining
-    fields into the other view; all rows of a batch have the same halves. "correlated"
+    fields into the other view. All rows of a batch have the same halves. "correlated"
     draws a random field and its floor(F / 2) nearest fields by `relation`. One view has
     only these fields, and the other view has only the remaining fields. Hidden features
     get code 0 (missing) or the number 0. Several transforms are applied one after

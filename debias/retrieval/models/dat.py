@@ -23,9 +23,9 @@ def mimic_loss(
 ) -> Tensor:
     """Mimic loss: mean of w (a - p)^2 over pairs and entries.
 
-    The tower outputs p and the weights w get no gradients. The loss in the article is
-    zero for negatives (y = 0), as it is the mean of (y a + (1 - y) p - p)^2. So pass
-    only positive pairs, or give each pair a weight between 0 and 1.
+    The tower outputs p and the weights w get no gradients. The article's loss is the
+    mean of (y a + (1 - y) p - p)^2, which is zero for negatives (y = 0). So pass only
+    positive pairs, or give each pair a weight between 0 and 1.
 
     Args:
         augmented: (B, d) augmented vectors of one side.
@@ -51,8 +51,8 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     """Alignment loss: sum of |cov(major) - cov(i)|_F^2 over the categories i.
 
     The major category is the most frequent category of the batch; ties go to the lowest
-    code. Covariances divide by n - 1, so categories with fewer than two items are
-    ignored. Items with code 0 (missing) are ignored too.
+    code. Covariances have the denominator n - 1, so categories with fewer than two
+    items are ignored. Items with code 0 (missing) are ignored too.
 
     Args:
         vectors: (n, d) item vectors.

@@ -108,7 +108,7 @@ def with_shared_table(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Encoder(keras.layers.Layer):
-    """Combines the fields of one side into one vector.
+    """Combines the fields of a user or an item into one vector.
 
     Fields are the embedded features. A history adds one or two vectors to the fields.
     "mlp" concatenates the fields and applies a `Tower` (DSSM). "senet" first reweights

@@ -16,7 +16,9 @@ LENGTH = 50  # history items that the linear part reads
 
 
 class Extra(NamedTuple):
-    """A term added to inner products: with h_a the item of age a in a history,
+    """A term that is added to the inner product of a user and an item.
+
+    If h_a is the item of age a in the user's history, the term for item j is
 
         sum_a decay^a <past[h_a], items[j, :-1]>  +  items[j, -1]
 

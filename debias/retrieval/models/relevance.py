@@ -22,7 +22,7 @@ class PairRelevance(keras.layers.Layer):
 
     In the log of the click model, the features of an item are the pair (row of the
     user, row of the item). Features are float32, so rows must be below 2^24. The layer
-    holds the feature tables as fixed weights and looks them up by row.
+    stores the feature tables as fixed weights, and looks up features by row.
 
     Some models have losses on positive pairs (`pair_losses`), such as the mimic and
     alignment losses of DAT. In training, these losses weight each shown pair by its

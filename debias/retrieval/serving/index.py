@@ -37,7 +37,7 @@ Progress = Callable[[float], None]
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.ndarray]:
-    """The k rows with the largest inner product, by exhaustive search.
+    """The k rows with the largest inner products, by exhaustive search.
 
     Args:
         queries: (Q, d), or (Q, K, d) for several vectors per query. The score of an
@@ -73,7 +73,7 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
 
 
 class Searcher(Protocol):
-    """Interface of approximate searches for large inner products.
+    """Interface of approximate searches for the largest inner products.
 
     Attributes:
         dim: d.
@@ -557,7 +557,7 @@ class Index:
                 is then its largest product with these vectors; zero vectors are
                 ignored.
             k: At least 1.
-            seen: Rows to leave out.
+            seen: Rows to exclude from the answer.
             allowed: (N,) bool, rows to choose from. If None, all rows are allowed.
 
         Returns:

@@ -200,12 +200,11 @@ class Served:
 
     Attributes:
         name: Name of the version.
-        tower: Path of its `tower.onnx`.
+        tower: Path of the `tower.onnx` of the version.
         index: Index of the item vectors.
         about: The entry "extra" of the manifest. It has "kind" ("full" or "increment"),
-            "learner" (folder of the training state), "applied" (marks), "full" (learner
-            and marks of the last full update), and the additional entries of the
-            caller.
+            "learner" (folder of the training state), "applied" (marks), and "full"
+            (learner and marks of the last full update). The caller may add entries.
         repeat: Policy for items that a user took before.
     """
 
@@ -460,7 +459,7 @@ def update(
     Incremental updates publish one version for each chunk of events. A full update
     publishes one version. A full update starts from the state of the last full update
     and trains on all later events, including those of increments. If the process is
-    killed at any moment, call this function again: no published version is lost, and
+    killed at any moment, call this function again. No published version is lost, and
     every event is applied exactly once. The names of versions and training states may
     then skip a number.
 

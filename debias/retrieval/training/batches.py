@@ -16,7 +16,7 @@ items occur often. Without histories, it also contains each distinct user once. 
 batch has two additional entries:
 
     log_count (C,) log of the count of each candidate; -1e9 at padding columns
-    event     (B,) int32, the row of each event's user, if users are packed
+    event     (B,) int32, the row of each event's user in `user`, if users are packed
 
 The label of a packed batch is zero, because the model returns two columns: the score of
 the positive in column 0, and the log-sum-exp of all negatives. In a packed batch,
@@ -45,7 +45,7 @@ WIDTH = 32  # packed batches are padded to multiples of this: XLA compiles each 
 
 
 class Drawn(NamedTuple):
-    """The random draws of a batch, as rows of the tables of users and items."""
+    """The random draws of a batch, as numbers of events and rows of items."""
 
     rows: np.ndarray  # (B,) events
     shared: np.ndarray  # (C,) candidates of all rows

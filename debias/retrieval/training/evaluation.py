@@ -355,7 +355,7 @@ def evaluate_scores(
     The function adds these metrics to those of `recall_metrics`:
 
         coverage@k         share of the catalogue that is among the k best items of at
-                           least one query; k is the second cutoff, if there are two
+                           least one query; k is the second cutoff, or the only one
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
@@ -363,7 +363,7 @@ def evaluate_scores(
 
     Args:
         score, query, target, seen, block, repeat: See `ranks`.
-        popularity: (N,) counts of the training events of each item.
+        popularity: (N,) number of training events of each item.
         cutoffs: The cutoffs k of the metrics, in increasing order.
         head_share: Share of the items that count as popular.
 
@@ -416,7 +416,7 @@ def _warn_below_popularity(
 
 
 class Encodes(Protocol):
-    """Interface that `evaluate` requires of a model; a `RetrievalModel` has it."""
+    """Interface of the models that `evaluate` accepts, such as a `RetrievalModel`."""
 
     user: Any
 
@@ -454,8 +454,8 @@ def evaluate(
     For each user in `events`, all items are ranked as in serving. The user vector comes
     from the user's history in `log`, and `repeat` is the policy for items taken before.
     The vector of unknown users is `typical_user`. An event on an unknown item counts as
-    a miss. If repeats are excluded, an event on an item that the user took before also
-    counts as a miss, even if the history has no other item.
+    a miss. If repeats are excluded, an event on an item taken before also counts as a
+    miss, even if the user's history has no other item.
 
     The function warns if `log` contains any of the events.
 

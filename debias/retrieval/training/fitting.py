@@ -87,7 +87,7 @@ def fit(
 
     Raises:
         Diverged: A loss is NaN or infinite. The model is then unusable.
-        ValueError: A number is out of range.
+        ValueError: An argument is out of range.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> from debias.retrieval.models import fm_tower

@@ -222,7 +222,7 @@ def copy_state(learner: Learner, other: Learner) -> None:
 
 @contextmanager
 def frozen(weights: Sequence[Any]) -> Iterator[None]:
-    """Context manager in which training does not change these weights."""
+    """Context manager in which training does not change the given weights."""
     for weight in weights:
         weight.trainable = False
     try:

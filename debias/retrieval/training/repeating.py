@@ -73,9 +73,9 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    This likelihood is concave. w3 must be at least -1, because below -1 a higher logit
-    would lower the score of an item that the user took. With few events, such a w3 can
-    be the optimum by chance.
+    This likelihood is concave. w3 must be at least -1. Below -1, a higher logit would
+    lower the score of an item that the user took. With few events, such a w3 can be the
+    optimum by chance.
 
     Example: each event has one taken item, whose logit equals the log-sum-exp of all
     other logits. A third of the events repeat this item, so e^w0 = 1/2.

@@ -121,7 +121,7 @@ def train(
     progress: Callable[[int], None] = _nothing,
     at: Callable[[str], None] = _unsaid,
 ) -> dict[str, Any]:
-    """Trains in a folder from its last full pass, and saves after each pass.
+    """Starts or resumes training in a folder, and saves the learner after each pass.
 
     If repeats are modelled, `select` fits their weights to held-out events. Without
     `select`, the last events of some users are withheld from training, and the weights
