@@ -182,7 +182,7 @@ class DAT(RetrievalModel):
     other tower enters each tower early. The alignment loss makes the covariances of
     item vectors similar in all categories, so that rare categories benefit from the
     major category. The article uses the loss "pointwise" with random negatives. The
-    default weights are those of the article.
+    default weights of the losses are from the article.
 
     Args:
         users, items: Schemas, which must have "id".

@@ -457,11 +457,11 @@ def update(
     """Applies the new events of a stream to the published version.
 
     Incremental updates publish one version for each chunk of events. A full update
-    publishes one version. A full update starts from the state of the last full update
-    and trains on all later events, including those of increments. If the process is
-    killed at any moment, call this function again. No published version is lost, and
-    every event is applied exactly once. The names of versions and training states may
-    then skip a number.
+    publishes one version. A full update starts from the state of the last full update,
+    and trains on all later events, including events that incremental updates have
+    applied. If the process is killed at any moment, call this function again. No
+    published version is lost, and every event is applied exactly once. The names of
+    versions and training states may then skip a number.
 
     Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
     train again and publish a smaller catalogue.

@@ -155,7 +155,7 @@ class Learner:
         """(items,) term that a trend adds to inner products.
 
         Args:
-            of: Weight and share of the trend. If None, they are those of the config.
+            of: Weight and share of the trend. If None, they come from the config.
         """
         if (of := of or self.config.trend) is None:
             return np.zeros(len(self.log.items), np.float32)

@@ -124,8 +124,8 @@ def train(
     """Starts or resumes training in a folder, and saves the learner after each pass.
 
     If repeats are modelled, `select` fits their weights to held-out events. Without
-    `select`, the last events of some users are withheld from training, and the weights
-    are fitted to these events.
+    `select`, the last events of a sample of users are withheld from training, and the
+    weights are fitted to these events.
 
     Args:
         folder: Folder for the files that the module lists. The caller writes
