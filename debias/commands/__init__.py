@@ -1,1 +1,1 @@
-"""The commands of `debias`, one module each; importing them loads no TensorFlow."""
+"""Command-line commands of `debias`. Importing them does not load TensorFlow."""

@@ -1,4 +1,4 @@
-"""`debias demo`: a one-minute demonstration on a simulated shop with known truth."""
+"""`debias demo`: a one-minute demonstration on a simulated shop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,18 +35,18 @@ def demo(
     ] = 2_000,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     show: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+        bool, typer.Option("--open/--no-open", help="Open report.html in a browser.")
     ] = True,
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Demonstrates debiasing in a minute: simulates, diagnoses, trains and compares.
+    """Demonstrates debiasing on a simulated shop, in about a minute.
 
-    A simulated shop shows its oldest products first, and users mostly click the top
-    products. The command writes the log (clicks.csv), products to rank (products.csv)
-    and the page of `debias diagnose` (report.html). The command also prints a table
-    that compares rankings of unseen queries with the true relevance. Only a simulator
-    knows the true relevance.
+    The shop shows its oldest products first, and users mostly click the top products.
+    The command writes a click log (clicks.csv), products to rank (products.csv) and a
+    diagnosis of the log (report.html). The command also prints the NDCG of three
+    rankings on unseen queries. The NDCG uses the true relevance, which only a simulator
+    knows.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report
@@ -81,7 +81,7 @@ def _named(paths: dict[str, Path]) -> dict[str, str]:
 def shop_log(
     sessions: int, seed: int
 ) -> tuple["RankingData", "RankingData", "ClickLog"]:
-    """The products of the log, the products of other queries, and the click log."""
+    """Products of the log, products of unseen queries, and a simulated click log."""
     import numpy as np
 
     import simulators

@@ -1,4 +1,4 @@
-"""`debias diagnose`: writes a page on whether a log identifies its bias."""
+"""`debias diagnose`: reports whether a log identifies its position bias."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,8 @@ def diagnose(
         int,
         typer.Option(
             min=10,
-            help="Largest number of sessions to analyse. A longer log is sampled at "
-            "random.",
+            help="Largest number of sessions to analyse. The command samples a longer "
+            "log at random.",
         ),
     ] = 100_000,
     features: Annotated[
@@ -42,10 +42,11 @@ def diagnose(
 ) -> None:
     """Tests whether a log can separate relevance from position bias.
 
-    Writes one self-contained page. The page shows estimates of examination beside raw
-    click rates, and which ranks can be compared. The page also says whether the log has
-    several kinds of users, and what to do next. Counts use the whole log. All other
-    results use a random sample of at most --max-sessions sessions.
+    The command writes one self-contained HTML page. The page shows estimates of
+    examination beside raw click rates, and which ranks the log can compare. The page
+    also reports whether the log mixes several kinds of users, and recommends next
+    steps. Counts use the whole log, and estimates use a random sample of at most
+    --max-sessions sessions.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report

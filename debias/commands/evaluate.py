@@ -25,16 +25,16 @@ def evaluate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="Temperature of the Plackett-Luce ranking by the model's scores, in "
-            "standard deviations of the scores. The command estimates the "
-            "clicks of this ranking."
+            help="Temperature of the Plackett-Luce policy whose clicks the command "
+            "estimates, in standard deviations of the model's scores."
         ),
     ] = 0.5,
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight of a session. By default, the effective number of "
-            "sessions is at least a tenth of their number."
+            help="Largest importance weight of a session. The default is the largest "
+            "clip that keeps an effective sample size of at least a tenth of the "
+            "sessions."
         ),
     ] = None,
     examination: Annotated[
@@ -51,12 +51,12 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on a log, or on held-out sessions of its training log.
 
-    The command reads the log with the options of the training, unless you give -c or
-    --list-size. Click metrics measure predicted clicks; ranking metrics need grades. A
-    model can have better click metrics and worse ranking metrics than another model. If
-    the log has propensities, or with --examination, the command also estimates the
-    clicks of the new ranking. For a streamed log, the clicks are estimated from 100,000
-    random sessions.
+    The options for reading the log, such as -c and --list-size, default to those used
+    in training. Click metrics measure how well the model predicts clicks. Ranking
+    metrics need relevance grades. A model with better click metrics can have worse
+    ranking metrics. The command also estimates the clicks of the model's ranking if the
+    log has propensities or you give --examination. For a streamed log, the click
+    estimate uses 100,000 random sessions.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated
@@ -101,7 +101,7 @@ def _write_page(
     log: str,
     title: str,
 ) -> None:
-    """Writes scoreboards, learned examination, and lists before and after."""
+    """Writes an HTML page with metrics, learned examination and example lists."""
     sections, drawn = judged_parts(found, trained, given)
     headline = f"{found.model}, evaluated on {inputs.name_of(log)}"
     pages.write(path, title, headline, [found.words()], sections, drawn)
@@ -113,14 +113,15 @@ def judged_parts(
     given: inputs.Opened,
     whole: "ClickLog | None" = None,
 ) -> tuple[list["Section"], list["Figure"]]:
-    """Sections and figures of a page on evaluated sessions.
+    """Sections and figures of an evaluation page.
 
     Args:
-        found: The evaluation of the sessions.
+        found: Result of the evaluation.
         trained: The trained model.
-        given: The evaluated sessions, and their items with features as the ranker reads
-            them.
-        whole: The log to estimate examination from; None: the evaluated sessions.
+        given: The evaluated sessions and their items, with features in the ranker's
+            order.
+        whole: Log from which examination is estimated. None means the evaluated
+            sessions.
     """
     from debias.data import ClickLog
     from debias.training import page_parts, score_items
@@ -142,7 +143,7 @@ def judged_parts(
 def _opened(
     folder: Path, source: inputs.Source, memory: float, report: dict[str, Any]
 ) -> tuple[inputs.Opened, str]:
-    """The sessions on which to evaluate a trained folder, and a name for them."""
+    """Opens the sessions to evaluate on, and describes them in words."""
     from debias.artifacts import plan_of
     from debias.data.presentation import of_records
 
@@ -167,7 +168,7 @@ def _opened(
 
 
 def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
-    """Applies `Source.as_trained` and prints a note on the added options."""
+    """Adds the reading options used in training, and prints them."""
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:
@@ -214,10 +215,10 @@ def _examination(text: str) -> list[float]:
 def tests_of(
     given: inputs.Opened, asked: dict[str, Any], folder: Path
 ) -> tuple[inputs.Opened, str]:
-    """The test sessions of the training, and their description.
+    """The test sessions that training held out, and their description.
 
     Raises:
-        ValueError: The training read the log into memory, but here it is streamed.
+        ValueError: Training read the log into memory, but this command streams it.
     """
     from debias import training
     from debias.data import ClickLog

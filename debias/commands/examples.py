@@ -1,4 +1,4 @@
-"""Examples and groups of the commands, for the help."""
+"""Examples and panels of the commands, shown by --help."""
 
 from collections.abc import Mapping
 from inspect import getdoc
@@ -39,11 +39,11 @@ EXAMPLES: Mapping[str, str] = {
 
 
 def explain(app: typer.Typer, prefix: str = "") -> None:
-    """Sets help text, example and group of the commands of `app`.
+    """Sets the help text, the example and the panel of each command of `app`.
 
     Args:
-        app: A group with all its commands.
-        prefix: Text before the names of these commands, such as "retrieval ".
+        app: Typer app whose commands are registered.
+        prefix: Text that precedes each command name, such as "retrieval ".
     """
     panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
     for each in app.registered_commands:

@@ -20,23 +20,25 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="File or folder to write: NAME.keras, NAME.onnx, or a folder "
-            "(SavedModel). For trees: NAME.onnx, NAME.txt or NAME.json.",
+            help="Output path. A Keras ranker is written to NAME.keras, NAME.onnx or "
+            "a SavedModel folder. A tree ranker is written to NAME.onnx, NAME.txt or "
+            "NAME.json.",
         ),
     ],
     format: Annotated[
         str | None,
         typer.Option(
-            help="keras, saved_model or onnx. For trees: onnx, lightgbm, xgboost, or "
-            "ltr for search engines. The ending of the output name sets the "
-            "default."
+            help="Format of a Keras ranker: keras, saved_model or onnx. Format of a "
+            "tree ranker: onnx, lightgbm, xgboost, or ltr (for search engines). The "
+            "default follows from the ending of the output path."
         ),
     ] = None,
     raw: Annotated[
         bool,
         typer.Option(
             "--raw",
-            help="ONNX only: give each feature a named input, with categories as text.",
+            help="For ONNX only: use one named input per feature, with categories as "
+            "text.",
         ),
     ] = False,
     force: Force = False,

@@ -43,9 +43,10 @@ def columns_of(
         typer.Option(
             "--column",
             "-c",
-            help="Column for a role, as ROLE=COLUMN, such as event=action_name, "
-            "click=click,add_to_cart or item=attributes.object.id; may be "
-            f"repeated. Names with dots read nested columns. Roles: {PARTS}.",
+            help="Column for a role, as ROLE=COLUMN, such as event=action_name or "
+            "item=attributes.object.id. The roles impression, click and target take "
+            "kinds of events, such as click=click,add_to_cart. A dot in a name "
+            f"selects a nested column. May be repeated. Roles: {PARTS}.",
         ),
     ] = None,
 ) -> Any:
@@ -80,25 +81,25 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="Number of the first position in the events. By default, the "
-            "command counts the items at positions 0 and 1. The default is 0 if "
-            "position 0 has at least half as many items as position 1, else 1."
+            help="Number of the first position in the events. The default is 0 if "
+            "position 0 has at least half as many items as position 1, and 1 "
+            "otherwise."
         ),
     ] = None,
     gap: Annotated[
         str,
         typer.Option(
-            help="Length of a pause of a user that ends a list, such as 90s, 30m or "
-            "1h. The option applies only if the events have no session id and "
-            "each event has one item."
+            help="Pause between two events of a user that starts a new list, such as "
+            "90s, 30m or 1h. The option applies only if the events have no session id "
+            "and each event has one item."
         ),
     ] = "30m",
     window: Annotated[
         str | None,
         typer.Option(
-            help="Longest time from an impression to an action on it. By default, "
-            "the time is unlimited if the events have a session id, else it is "
-            "that of --gap."
+            help="Longest time from an impression to an action on its item. The "
+            "default is unlimited if the events have a session id, and the value of "
+            "--gap otherwise."
         ),
     ] = None,
     memory: Annotated[
@@ -111,8 +112,8 @@ def import_events(
 ) -> None:
     """Joins impressions and actions into a log of shown lists, with one row per list.
 
-    All other commands read this log without -c. To resume an interrupted run, give the
-    same command again.
+    The other `debias` commands read this log without any -c option. To resume an
+    interrupted run, give the same command again.
     """
     from debias.data.events import import_events
     from debias.engine.cluster import joined

@@ -1,4 +1,4 @@
-"""Reading of logs by the commands, and shared options."""
+"""Options that the commands share, and functions that read their logs."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,20 +44,22 @@ Column = Annotated[
 Items = Annotated[
     str | None,
     _reading(
-        help="Table with the features of the items. The table is joined to the log "
-        "by item or, if the table has a query column, by query and item.",
+        help="Table with the features of the items. The table is joined to the log by "
+        "item, or by query and item if the table has a query column.",
     ),
 ]
 Data = Annotated[
     Path | None,
     _reading(
-        help="Ranking data (Parquet, LETOR or ELWC) that belongs to a log of this "
-        "library."
+        help="Features of the items (Parquet, LETOR or ELWC), for a log that this "
+        "library wrote."
     ),
 ]
 ListSize = Annotated[
     int | None,
-    _reading(min=1, help="Number of positions to keep, from the top."),
+    _reading(
+        min=1, help="Number of positions to keep in each list, counted from the top."
+    ),
 ]
 FirstPosition = Annotated[
     int,
@@ -67,8 +69,8 @@ FirstFeatures = Annotated[
     bool,
     _reading(
         "--first-features",
-        help="If the features of an item differ between sessions, keep only the "
-        "features of its first session.",
+        help="Use each item's features from its first session, even if they differ in "
+        "later sessions.",
     ),
 ]
 
@@ -77,15 +79,16 @@ Memory = Annotated[
     float,
     _reading(
         min=0,
-        help="Memory for the log, in GB. A log of this library that needs more is "
-        "streamed.",
+        help="Largest size of the log in memory, in GB. A larger log is streamed from "
+        "disk if this library wrote it.",
     ),
 ]
 Cluster = Annotated[
     str | None,
     typer.Option(
         help="Dask cluster that shares the work: tcp://HOST:PORT of a scheduler, or "
-        "local:N for N processes on this machine. Needs the extra `cluster`.",
+        "local:N for N processes on this machine. This option needs the extra "
+        "`cluster`.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
@@ -103,7 +106,7 @@ _QUIET = inspect.Parameter(
 
 
 def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:
-    """Decorator that replaces arguments of a command by the options of `makers`.
+    """Decorator that expands arguments of a command into command-line options.
 
     For example, `options(source=Source.of)` decorates a command with an argument
     `source`. The command then has all options of `Source.of`, and receives the result
@@ -140,9 +143,9 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
 
 
 class Source(NamedTuple):
-    """A log and how to read it.
+    """Path of a log, and the options for reading it.
 
-    As JSON, a source records the training log of a model.
+    `debias train` stores these options as JSON in its folder.
     """
 
     log: str
@@ -177,10 +180,10 @@ class Source(NamedTuple):
         )
 
     def as_trained(self, asked: Mapping[str, Any]) -> "Source":
-        """Fills options that this source lacks with those of the training.
+        """Replaces missing options by the options used in training.
 
         Args:
-            asked: The options of the training, from `how`.
+            asked: Options used in training, as `how` returns them.
 
         >>> asked = {"column": ["query=q", "item=doc"], "list_size": 5}
         >>> given = Source("a.csv", ["item=sku"], None, None, None, 1, False)
@@ -229,11 +232,10 @@ class Opened(NamedTuple):
     """An opened log with its ranking data.
 
     Attributes:
-        log: Its sessions, in memory or on disk.
-        data: Its ranking data; None without features.
-        devices: Names of the devices 1, 2, ...
-        reading: The reading of a log of another program; None for a log of this
-            library.
+        log: Sessions, in memory or on disk.
+        data: Ranking data, or None if the log has no features.
+        devices: Name of each device code, from code 1.
+        reading: Result of `read_log`, or None if this library wrote the log.
     """
 
     log: "ClickLog | Stream"
@@ -242,7 +244,7 @@ class Opened(NamedTuple):
     reading: "Reading | None" = None
 
     def by_pair(self) -> "Opened":
-        """The log with one item per (query, item) pair, even if its features change."""
+        """Merges the items of a (query, item) pair whose features differ."""
         if self.reading is None:
             return self
         reading = self.reading.by_pair()
@@ -253,10 +255,10 @@ class Found(NamedTuple):
     """A source whose schema has been read.
 
     Attributes:
-        source: The log and how to read it.
-        own: Whether this library wrote it.
-        stream: The log on disk, if this library wrote it and it is too large for
-            memory.
+        source: Path of the log, and the options for reading it.
+        own: Whether this library wrote the log.
+        stream: The log on disk, or None if the log fits into memory or another program
+            wrote it.
     """
 
     source: Source
@@ -272,13 +274,15 @@ class Found(NamedTuple):
         """Opens the log, in memory or on disk.
 
         Args:
-            devices: Names of the devices of a model; None: the devices of the log.
+            devices: Device names of a trained model. None means the device names of the
+                log.
             needs_data: Whether to raise an error if the log has no features.
-            scales: Meaning of the codes of presentation columns in the model.
+            scales: Labels of the codes in each presentation column that the model
+                reads.
 
         Raises:
-            ValueError: The log cannot be read, or lacks features although `needs_data`
-                is set.
+            ValueError: The log cannot be read, or `needs_data` is set and the log has
+                no features.
         """
         import pyarrow as pa
 
@@ -339,7 +343,7 @@ def look(source: Source, memory: float) -> Found:
     """Reads the schema of a log, to find its format and whether to stream it.
 
     Args:
-        source: The log and how to read it.
+        source: Path of the log, and the options for reading it.
         memory: Size in GB above which a log of this library stays on disk.
 
     Raises:
@@ -383,12 +387,12 @@ def opened_over(
 ) -> Iterator[tuple[Opened, "Over"]]:
     """Context manager that yields an opened log and a function like `map`.
 
-    If a cluster is given, its workers do the work of this function. Otherwise, the
-    function is the built-in `map`.
+    With a cluster, the function runs on the workers of the cluster. Without a cluster,
+    the function is the built-in `map`.
 
     Raises:
-        ValueError: See `look`, `Found.open` and `debias.engine.cluster.joined`; or a
-            cluster is given for a log of another program.
+        ValueError: `look`, `Found.open` or `debias.engine.cluster.joined` fails, or a
+            cluster is given for a log that this library did not write.
     """
     from debias.engine.cluster import joined
 
@@ -453,10 +457,10 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
 
 
 def check_usable(summary: "Summary", name: str) -> None:
-    """Checks that the log has clicks and several positions; prints warnings.
+    """Checks that the log has clicks and several positions, and prints warnings.
 
     Raises:
-        ValueError: The log called `name` has no click, or only one position.
+        ValueError: The log has no click or only one position.
     """
     if summary.problems:
         problems = "; ".join(summary.problems)
@@ -466,7 +470,7 @@ def check_usable(summary: "Summary", name: str) -> None:
 
 
 def ranking_data(path: Path) -> "RankingData":
-    """Reads ranking data from Parquet, ELWC or else LETOR."""
+    """Reads ranking data from a Parquet, ELWC or LETOR file."""
     from debias.data import RankingData, read_elwc, read_letor
     from debias.data.tables import kind_of
 

@@ -43,12 +43,12 @@ def inspect(
     rows = [{"what": _called(k), "value": _text(v)} for k, v in found.items()]
     print_table(inputs.name_of(source.log), rows)
     if kinds:
-        print_table("Features (-c categories=NAME reads one as a category)", kinds)
+        print_table("Features (-c categories=NAME reads NAME as a category)", kinds)
     numbers = zip(shown, ctr, strict=True)
     rows = [
         {"position": k, "shown": n, "ctr": r} for k, (n, r) in enumerate(numbers, 1)
     ]
-    print_table("Clicks by position (better items may stand higher)", rows)
+    print_table("Clicks by position (item quality may differ between positions)", rows)
     for problem in problems:
         complain(f"{source.log}: cannot be learned from: {problem}")
     for warning in warnings:
@@ -56,7 +56,7 @@ def inspect(
 
 
 def described(reading: "Reading") -> dict[str, Any]:
-    """The summary of a reading, with users, times and unused columns."""
+    """Summary of a log from `read_log`, with users, times and unused columns."""
     found = summary(reading.log, reading.data, reading.devices)
     users, times = reading.users, reading.timestamps
     if users is not None:
@@ -92,7 +92,7 @@ def summary(
 
 
 def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
-    """A table of features, if some features have missing values or are not numbers."""
+    """Rows that describe the features; empty if all are numbers without gaps."""
     from debias.data.kinds import described
 
     if data is None or data.kinds is None:

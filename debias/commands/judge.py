@@ -1,4 +1,4 @@
-"""`debias judge`: debiased judgments of queries and items from clicks."""
+"""`debias judge`: relevance judgments of query-item pairs, from debiased clicks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +22,9 @@ def judge(
     format: Annotated[
         str,
         typer.Option(
-            help="csv: all numbers of a judgment; the ending of the file name "
-            "selects CSV, Parquet or JSON. letor: LETOR lines with grades, and "
-            "with features if the log has them. srw: judgments for OpenSearch's "
+            help="Output format. csv writes all columns, as CSV, Parquet or JSON by "
+            "the ending of the file name. letor writes LETOR lines with grades, and "
+            "with the features of the log. srw writes judgments for OpenSearch's "
             "Search Relevance Workbench."
         ),
     ] = "csv",
@@ -33,7 +33,7 @@ def judge(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `debias train` wrote. The scores of its model set the "
+            help="Folder that `debias train` wrote. The model's scores determine the "
             "prior, which matters for items with few or no impressions."
         ),
     ] = None,
@@ -50,13 +50,13 @@ def judge(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes the click probability that each item would have at rank 1, by query.
+    """Writes each item's estimated click probability at rank 1, by query.
 
-    The estimate for an item is its number of clicks divided by the sum of examination
-    over the item's impressions. The file has a standard error for each estimate.
-    Estimates from few impressions are shrunk towards a prior (empirical Bayes). The
-    prior depends on the query, and on how often and how high the log showed the item.
-    The file also has COEC (clicks over expected clicks by rank) and the raw click rate.
+    The estimate for an item is its number of clicks divided by the summed examination
+    of its impressions. The file has a standard error for each estimate. Estimates from
+    few impressions are shrunk towards a prior (empirical Bayes). The prior depends on
+    the query, and on how often and at which ranks the log showed the item. The file
+    also has COEC (clicks over expected clicks by rank) and the raw click rate.
     """
     from debias.propensity import judge as judged
     from debias.propensity.judgment_files import FORMATS, write_judgments

@@ -1,8 +1,9 @@
-"""Local copies of the object-store paths of a command.
+"""Local copies of the object-store paths that a command reads or writes.
 
-Tables are streamed from a store. Everything else, such as a folder with a model, is
-downloaded first. When the command succeeds, new and changed files are uploaded. Each
-upload is atomic. Files that mark other files as complete are uploaded last.
+Tables are streamed from a store. Other inputs, such as model folders, are downloaded
+before the command runs. New and changed files are uploaded when the command succeeds.
+Each upload is atomic. Files that mark a folder as complete, such as report.json, are
+uploaded last.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ def local(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def fetched(url: str) -> Path:
-    """A local copy of a file or folder of a store, for commands that only read it."""
+    """Downloads a file or folder of an object store, for commands that only read it."""
     return _Mirror(url).fetch()
 
 

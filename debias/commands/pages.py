@@ -10,16 +10,18 @@ from debias.commands.screen import say
 
 Report = Annotated[
     Path | None,
-    typer.Option("--report", help="Also write an HTML page, such as page.html."),
+    typer.Option(
+        "--report", help="Also write an HTML page to this path, such as page.html."
+    ),
 ]
 
 
 def check(path: Path | None, force: bool) -> None:
-    """Checks that the page may be written; pages of this library may be replaced.
+    """Checks that the path is free, or holds a page that this library wrote.
 
     Raises:
-        ValueError: Another file exists and `force` is not set, or the name does not end
-            with .html.
+        ValueError: The path holds another file and `force` is not set, or the name does
+            not end with .html.
     """
     from debias.training.pages import MARK
 
@@ -32,7 +34,7 @@ def check(path: Path | None, force: bool) -> None:
 
 
 def write(path: Path, *content: Any) -> None:
-    """Writes a page with this content, see `debias.training.pages.page`."""
+    """Writes an HTML page from the arguments of `debias.training.pages.page`."""
     from debias.data.files import atomic_write
     from debias.training.pages import page
 

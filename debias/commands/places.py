@@ -1,4 +1,4 @@
-"""Examination of the places of a log, for the commands."""
+"""Propensities for the commands, and checks of output paths."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ Given = Annotated[
 By = Annotated[
     str,
     typer.Option(
-        help="Columns, separated by commas, whose values have separate examination "
-        "curves, such as device,badge."
+        help="Columns, separated by commas, such as device,badge. Each combination of "
+        "their values has its own examination curve."
     ),
 ]
 
@@ -39,8 +39,8 @@ def opened(
     """Opens the log in memory, with its ranking data.
 
     Args:
-        source: The log and how to read it.
-        by_pair: Whether a (query, item) pair is one item even if its features
+        source: Path of the log, and the options for reading it.
+        by_pair: Whether to treat a (query, item) pair as one item even if its features
             change between sessions.
 
     Raises:
@@ -62,7 +62,7 @@ def listed(by: str) -> list[str]:
 
 
 def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
-    """Labels of the codes, by column."""
+    """Labels of the codes in each coded column."""
     names = {"device": given.devices} if given.devices else {}
     if given.reading is not None:
         names |= {n: each.labels for n, each in given.reading.scales.items()}
@@ -70,7 +70,7 @@ def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
 
 
 def source_names(given: inputs.Opened) -> tuple[Any, Any]:
-    """Ids of items and queries in the source; None if they are numbers."""
+    """Original ids of items and queries; None if the log has only numbers."""
     if given.reading is not None:
         return given.reading.items, given.reading.queries
     data = given.data
@@ -80,11 +80,11 @@ def source_names(given: inputs.Opened) -> tuple[Any, Any]:
 def found_or_read(
     asked: str, log: "ClickLog", given: inputs.Opened, by: str = ""
 ) -> "Propensities":
-    """Estimates propensities by an estimator's name, or reads them from a file.
+    """Reads propensities from a file, or estimates them with a named estimator.
 
     Raises:
-        ValueError: No estimator and no file has this name; or a file is given together
-            with `by`.
+        ValueError: `asked` is neither a file nor the name of an estimator, or `asked`
+            is a file and `by` is set.
     """
     from debias.data.text import near, quoted
     from debias.propensity import ESTIMATORS, propensities, read_propensities

@@ -1,4 +1,4 @@
-"""`debias plan`: plans exchanges of ranks so that a log identifies examination."""
+"""`debias plan`: plans exchanges of ranks that make examination identifiable."""
 
 import math
 from pathlib import Path
@@ -26,17 +26,20 @@ def plan(
     ] = None,
     se: Annotated[
         float,
-        typer.Option(help="Requested standard error of log examination at every rank."),
+        typer.Option(
+            help="Requested standard error of log(examination) at every rank."
+        ),
     ] = 0.1,
     share: Annotated[
-        float, typer.Option(help="Largest share of sessions that may be changed.")
+        float,
+        typer.Option(help="Largest share of sessions in which ranks may be exchanged."),
     ] = 0.2,
     minimum: Annotated[
         int,
         typer.Option(
             min=2,
-            help="Smallest number of sessions of a query; queries with fewer "
-            "sessions are left out.",
+            help="Smallest number of sessions per query. Queries with fewer sessions "
+            "are left out.",
         ),
     ] = 20,
     given: Annotated[
@@ -54,9 +57,9 @@ def plan(
 ) -> None:
     """Plans which ranks to exchange, in how many sessions, and at what cost in clicks.
 
-    The plan uses click rates by rank, which any log has. After the exchanges, all ranks
-    have the requested standard error with a probability of 90%. If examination is
-    unknown, errors and costs are upper bounds.
+    The plan needs only click rates by rank. After the exchanges, every rank has the
+    requested standard error with a probability of 90%. The planned errors and costs are
+    upper bounds if examination is unknown.
     """
     from debias.data.records import write_record
     from debias.propensity import plan as planned
@@ -100,6 +103,6 @@ def _print(found: "Plan") -> None:
     say(
         f"{found.sessions:,} sessions of {len(found.queries):,} queries, "
         f"{found.traffic:.0%} of the traffic. The exchanges cost {lost} clicks, "
-        f"{found.cost_share:.2%} of the clicks of these sessions. The worst standard "
-        f"error expected, of log examination, is {found.standard_error.max():.3f}."
+        f"{found.cost_share:.2%} of the clicks of these sessions. The largest expected "
+        f"standard error of log(examination) is {found.standard_error.max():.3f}."
     )

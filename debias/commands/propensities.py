@@ -1,4 +1,4 @@
-"""`debias propensities`: writes the examination of each place of a log."""
+"""`debias propensities`: writes the examination probability of each rank."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,8 +45,8 @@ def propensities(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with status 3 if the log does not identify the examination of "
-            "every place.",
+            help="Exit with status 3 if the log leaves the examination of any rank "
+            "unidentified.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -54,11 +54,11 @@ def propensities(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes the examination of each rank relative to rank 1, with a verdict.
+    """Writes each rank's examination relative to rank 1, if the log identifies it.
 
     Use the file for inverse propensity weighting in any library, or for `debias judge`
-    and `debias weights`. If the log does not identify the examination of a rank, its
-    row has no number and the verdict says so.
+    and `debias weights`. A rank whose examination the log does not identify has an
+    empty value, and its verdict gives the reason.
     """
     import numpy as np
 
@@ -92,7 +92,7 @@ def propensities(
 def _estimated(
     source: inputs.Source, cluster: str | None, method: str, **asked: Any
 ) -> "Propensities":
-    """The examination, by a log in memory or counted on a cluster."""
+    """Estimates examination from a log in memory, or from counts made on a cluster."""
     from debias.data.summary import count
     from debias.propensity import propensities as found_of
 

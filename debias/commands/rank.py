@@ -32,7 +32,7 @@ def rank(
         str,
         typer.Argument(
             help="Table in Parquet, CSV or JSON lines with the features of one item "
-            "per row. With --data: a log that this library wrote."
+            "per row. With --data, the table must be a log that this library wrote."
         ),
     ],
     out: Annotated[
@@ -40,8 +40,8 @@ def rank(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.parquet or NAME.csv for one file, or a folder with one Parquet "
-            "file for each input file.",
+            help="Output path: NAME.parquet, NAME.csv, or a folder that gets one "
+            "Parquet file for each input file.",
         ),
     ],
     column: Annotated[
@@ -49,9 +49,9 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="Column for a role: session=NAME or query=NAME. By default, the "
-            "columns have the same names as in training. If the model stores no "
-            "feature names, also give features=NAME.",
+            help="Column for a role: session=NAME or query=NAME. The defaults are the "
+            "column names used in training. If the model stores no feature names, "
+            "also give features=NAME.",
         ),
     ] = None,
     data: inputs.Data = None,
@@ -62,13 +62,13 @@ def rank(
     """Scores every row of a table and ranks the rows within each group.
 
     The output is the input table with two more columns, `score` and `rank` (from 1). A
-    group is a session, or a query if the table has no column of sessions. The rows of a
-    group must be consecutive. If the output is a folder, the rows of a group must also
-    be in one file. The command looks up features by name. Features may be raw: text,
-    missing values, lists and dates, as in the training log. If the table has one row
-    per session, `score` and `rank` are lists. If the table already has a column `rank`,
-    the new column is called `new_rank`. CSV columns that hold only numbers are written
-    as numbers.
+    group is a session, or a query if the table has no session column. The rows of a
+    group must be consecutive. If the output is a folder, all rows of a group must be in
+    the same input file. The command looks up features by name. Features may contain
+    text, missing values, lists and dates, as in the training log. If the table has one
+    row per session, `score` and `rank` are lists. If the table already has a column
+    `rank`, the new column is called `new_rank`. CSV columns that hold only numbers are
+    written as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
     from debias.engine.cluster import joined
@@ -112,10 +112,10 @@ def rank(
 
 
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
-    """The columns of features, session and query of the training, unless given here.
+    """Column options of the training that `given` does not override.
 
-    Candidates have no session, so columns of sessions or items that only the training
-    log has are left out. If you give a query column, only this column groups the rows.
+    Session and item columns are left out if the table lacks them. If `given` names a
+    query column but no session column, rows are grouped by query.
     """
     from debias.artifacts import plan_of
     from debias.data.tables import open_parts
@@ -133,12 +133,12 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
 
 
 class Model(NamedTuple):
-    """A ranker and how it reads a table, for workers of a cluster.
+    """A ranker and its column options, in a form for the workers of a cluster.
 
     Attributes:
-        folder: Folder of `debias train`.
+        folder: Folder that `debias train` wrote.
         features, column: See `rank_rows`.
-        data: Ranking data of a log of this library, or None.
+        data: File of ranking data for a log that this library wrote, or None.
         contents: Hash of the files, so that a worker reopens files that changed.
         types: Types of CSV columns.
     """
@@ -174,18 +174,18 @@ def rank_files(
 
     Args:
         source: See `rank_rows`.
-        out: A new folder, written atomically; part-00000.parquet belongs to the first
-            file.
+        out: New folder, written atomically. Its file part-00000.parquet has the rows of
+            the first input file.
         model: Ranker and columns.
-        progress: Called with the share of the files done.
-        over: `map`, or an equivalent, such as the `map` of a cluster whose workers can
-            read the files.
+        progress: Function that receives the share of completed files.
+        over: The built-in `map`, or the `map` of a cluster whose workers can read the
+            files.
 
     Returns:
         Number of rows written.
 
     Raises:
-        ValueError: See `rank_rows` and `rank_sessions`; or a group is in two files, or
+        ValueError: `rank_rows` or `rank_sessions` fails, a group is in two files, or
             `out` exists.
     """
     from debias.data.files import atomic_folder
@@ -212,7 +212,7 @@ def rank_files(
 
 
 def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
-    """Raises ValueError if a group is in several files, which `names` stand for."""
+    """Raises ValueError if two files, each with its group names, share a group."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -234,7 +234,7 @@ def _rank_file(
 ) -> tuple[int, "pa.Array"]:
     """Ranks a file; returns its number of rows and the names of its groups.
 
-    With ranking data, by the scores of its items.
+    `scores` has the scores of all items if the model has ranking data.
     """
     import pyarrow as pa
 
@@ -266,21 +266,22 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    CSV is read twice, first to find which columns hold numbers. For a table of any
-    length, memory holds one batch, the longest group, and the names of all groups to
-    detect repeated groups.
+    A CSV file is read twice; the first pass finds the columns of numbers. Memory holds
+    only one batch, the longest group and the names of all groups. The names serve to
+    find groups whose rows are not consecutive.
 
     Args:
-        source: Parquet, CSV or JSON lines: a file, a folder or a glob.
+        source: File, folder or glob of Parquet, CSV or JSON lines.
         out: Parquet file, written atomically.
         score: Function from features (items, F) to scores (items,), with or without
             feature names.
         feature_count: F.
-        column: Texts ROLE=COLUMN for session, query and, if `score` has no names,
-            features. Rows are ranked within their session or, without that column,
-            within their query. Without both columns, rows get no rank. If a row holds a
-            list of items, its features, score and rank are lists too.
-        progress: Called with the share of the work done.
+        column: Texts ROLE=COLUMN for the roles session and query, and for features if
+            `score` has no feature names. Rows are ranked within their session, or
+            within their query if the table has no session column. Rows get no rank if
+            the table has neither a session nor a query column. If a row holds a list of
+            items, its features, score and rank are lists too.
+        progress: Function that receives the completed share of the work.
 
     Returns:
         Number of rows written.
@@ -384,7 +385,7 @@ def _while_unchanged(
 def _shown(
     rows: "pa.RecordBatch", item: str, columns: Sequence[str], where: str, start: int
 ) -> tuple[np.ndarray, "pa.RecordBatch", np.ndarray]:
-    """The row of each item in lists, columns with one entry per item, and padding."""
+    """Flattens lists: row of each item, columns with one entry per item, padding."""
     import pyarrow as pa
 
     from debias.data.arrays import plain
@@ -410,9 +411,9 @@ def _features(
     count: int,
     known: set[str],
 ) -> np.ndarray:
-    """The features of rows; raises ValueError if the model reads another number.
+    """The features of rows; raises ValueError if their number is not `count`.
 
-    Names of features that have a value that the model knows are added to `known`.
+    Adds the names of features with at least one known value to `known`.
     """
     from debias.data.by_name import matrix
     from debias.data.kinds import known_in
@@ -469,7 +470,7 @@ class _Group(NamedTuple):
 
 
 def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
-    """The column to rank within; None if there is none and none was asked for."""
+    """The column of groups; None if the table has none and none was requested."""
     from debias.data.read_log import Columns
     from debias.data.tables import near
 
@@ -579,10 +580,11 @@ def rank_sessions(
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Scores the shown items of a log of this library, each item once.
+    """Scores and ranks the shown items of a log that this library wrote.
 
-    The output has the columns of the log, and lists of scores and ranks. Padding has
-    the score NULL and the rank 0. Items with equal scores keep the logged order.
+    The output has the columns of the log and two columns of lists, score and rank. Each
+    item is scored once. Padding has the score NULL and the rank 0. Items with equal
+    scores keep the logged order.
 
     Raises:
         ValueError: An item number is outside the ranking data. The message names the
@@ -595,7 +597,7 @@ def rank_sessions(
 
 
 def item_scores(score: "Scorer", data: Path) -> np.ndarray:
-    """(items,) scores of ranking data."""
+    """Scores (items,) of all items in a file of ranking data."""
     items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
     return score(items.features)
 

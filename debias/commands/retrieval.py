@@ -2,7 +2,7 @@
 
 `train` writes a folder (see `debias.retrieval.training.runs`). `publish` makes a
 version from the folder, `update` applies new events to the version, and `query`
-retrieves items from it. `debias serve` answers over HTTP.
+retrieves items from it. `debias serve` serves a version over HTTP.
 """
 
 import time
@@ -76,9 +76,9 @@ Column = Annotated[
         "--column",
         "-c",
         help="Column for a role, as ROLE=COLUMN, such as item=product_id or "
-        "item_features='p_*'; roles of features and numbers may be repeated. "
-        "Features of whole numbers are categories, unless item_numbers=NAME or "
-        f"user_numbers=NAME names them. Roles: {PARTS}.",
+        "item_features='p_*'. Roles that end with features or numbers may be "
+        "repeated. Integer features are read as categories; item_numbers=NAME or "
+        f"user_numbers=NAME reads them as numbers. Roles: {PARTS}.",
     ),
 ]
 Users = Annotated[
@@ -93,7 +93,7 @@ Kept = Annotated[int, typer.Option(min=1, help="Number of versions to keep.")]
 
 
 class Columns(NamedTuple):
-    """The columns of each role."""
+    """The column names of each role."""
 
     user: str = "user"
     item: str = "item"
@@ -203,17 +203,17 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    The command uses held-out events to choose the tower, how the tower reads histories,
-    and the number of passes. The command compares the chosen model with popularity,
-    item kNN and EASE, tuned on the same events. Finally, the command trains the chosen
-    model on the whole log. In a table of features, the column of ids must have the same
-    name as in the events. A user or item without a row in its table is represented by
-    its id alone.
+    The command chooses the tower, how the tower reads histories, and the number of
+    passes by held-out events. The command compares the chosen model with three
+    baselines tuned on the same events: popularity, item kNN and EASE. Finally, the
+    command trains the chosen model on the whole log. The id column of a feature table
+    must have the same name as in the events. A user or item without a row in its table
+    is represented by its id alone.
 
-    If the log has several kinds of events, such as clicks and orders, name the column
-    with the kind by -c target=COLUMN, and give each kind a worth with --worth. The
-    towers learn a vector for each kind. The score of an item is the sum of the inner
-    products, each times the worth of its kind.
+    A log may have several kinds of events, such as clicks and orders. Name the column
+    of the kinds with -c target=COLUMN, and weight each kind with --worth. The towers
+    learn a vector for each kind of event. An item's score is the sum of the inner
+    products for all kinds, weighted by their worth.
 
     To resume an interrupted run after its last full pass, give the same command again.
     """
@@ -390,10 +390,10 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    The command ranks items as in serving. The policy for items that a user took before
-    is the --repeat of the training. Unknown items count as missed. The metrics hr,
-    recall and ndcg are means over users. mrr is the mean over users of 1 / rank of the
-    best hit, and mrr/10 is the mean of 1 / ceil(rank / 10).
+    The command ranks items as in serving. Items that a user took before follow the
+    --repeat policy of the training. Events with an item that training did not see count
+    as missed. All metrics are means over users. mrr averages 1 / rank of each user's
+    best hit, and mrr/10 averages 1 / ceil(rank / 10).
     """
     with messages():
         given = None if column is None else Columns.of(column)
@@ -432,30 +432,30 @@ def publish(
     index: Annotated[
         str,
         typer.Option(
-            help=f"Index of the item vectors: {' '.join(INDEXES)}; or "
-            f"{' '.join(EXTRA_INDEXES)}, which need extras of the same names."
+            help=f"Index of the item vectors: {' '.join((*INDEXES, *EXTRA_INDEXES))}. "
+            f"{' and '.join(EXTRA_INDEXES)} need the extras of the same names."
         ),
     ] = "exact",
     milvus_uri: Annotated[
         str | None,
         typer.Option(
             help="Address of a Milvus cluster, such as http://milvus:19530. Without "
-            "this option, Milvus is embedded. The variable MILVUS_TOKEN holds "
-            "the token."
+            "this option, an embedded Milvus is used. The environment variable "
+            "MILVUS_TOKEN holds the access token."
         ),
     ] = None,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="Ranker that `debias export` wrote as .onnx. The version will "
-            "contain this ranker, which orders the retrieved items."
+            help="ONNX ranker that `debias export` wrote. The version will contain "
+            "this ranker, which orders the retrieved items."
         ),
     ] = None,
     keep: Kept = 3,
     cluster: inputs.Cluster = None,
     json: AsJson = False,
 ) -> None:
-    """Publishes a trained model as a version to serve: tower, vectors and index."""
+    """Publishes a trained model as a version: tower, item vectors and index."""
     how = _searcher(index, milvus_uri)
     served, log = _published(
         *(folder, root, how, ranker, keep, cluster), index=index, milvus_uri=milvus_uri
@@ -542,12 +542,13 @@ def update(
         typer.Option(
             "--full",
             help="Train all weights for one pass over the events since the last full "
-            "update, and discard the increments since then. Without --full, "
-            "only embeddings of ids are updated.",
+            "update. The result replaces all increments since that update. Without "
+            "--full, only id embeddings are updated.",
         ),
     ] = False,
     every: Annotated[
-        int, typer.Option(min=1, help="Largest number of events per increment.")
+        int,
+        typer.Option(min=1, help="Largest number of events per incremental version."),
     ] = 4096,
     users: Users = None,
     items: Items = None,
@@ -556,9 +557,10 @@ def update(
 ) -> None:
     """Applies new events to the published version and publishes the result.
 
-    Files of events may only grow at their end, because the version stores how many rows
-    of each file it has applied. If the command is interrupted, give it again: no event
-    is lost or applied twice. The columns must have the same names as in training.
+    Append new rows only to the end of an events file, because the version stores how
+    many rows of each file it has applied. After an interruption, give the same command
+    again: no event is lost or applied twice. The columns must have the same names as in
+    training.
     """
     with messages():
         found = _update(root, events, full, every, users, items, keep)
@@ -580,9 +582,9 @@ def update(
                 count = sum(each["count"] for each in lacking)
                 names = " ".join(lacking[0]["features"])
                 say(
-                    f"new {side} without features: {count:,} lack {names}; a full "
-                    f"update adds them (--full --{side} TABLE), and an increment if "
-                    "the table comes with the first events of an id"
+                    f"new {side} without features: {count:,} lack {names}. A full "
+                    f"update adds them (--full --{side} TABLE). An increment adds them "
+                    "only if it gets the table with the first events of an id"
                 )
             _print_unknown(side, found)
     else:
@@ -706,7 +708,7 @@ def query(
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     feature: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, a feature of the user; may be repeated."),
+        typer.Option(help="Feature of the user, as NAME=VALUE. May be repeated."),
     ] = None,
     history: Annotated[
         str | None,
@@ -748,7 +750,10 @@ def query(
     rows = zip(found["items"], found["scores"], strict=True)
     print_table("Items", [{"item": item, "score": score} for item, score in rows])
     if len(found["items"]) < k:
-        say(f"{len(found['items']):,} of {k:,} items: no other is left for this user.")
+        say(
+            f"{len(found['items']):,} of {k:,} items: no other items are left for this "
+            "user."
+        )
     if not found["known"]:
         say("The user is not known.")
     if found["passed_over"]:
@@ -756,7 +761,7 @@ def query(
 
 
 def _pairs(features: Sequence[str], user: str | None) -> dict[str, str]:
-    """The features of the user by name; each may be given once."""
+    """The features of the user, by name; raises ValueError if a name repeats."""
     found = {} if user is None else {"id": user}
     for text in features:
         name, equals, value = text.partition("=")

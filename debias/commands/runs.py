@@ -34,7 +34,7 @@ def finished(
     """The report of a finished run; None if the run is new or incomplete.
 
     Raises:
-        ValueError: The folder holds another run or other files, or is read-only; or the
+        ValueError: The folder is read-only, it holds another run or other files, or the
             report lacks one of `keys`.
     """
     from debias.artifacts import plan_of, report_of
@@ -60,11 +60,10 @@ def finished(
 
 @contextmanager
 def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
-    """Context manager for a run, which locks its folder for this process.
+    """Context manager that locks the folder of a run for this process.
 
-    If the folder holds an interrupted run with the same plan, that run resumes.
-    Otherwise, the plan of the new run is written; with `force`, files of another run
-    are removed.
+    An interrupted run with the same plan resumes. For a new run, the plan is written to
+    the folder. `force` first removes the files of another run.
 
     Raises:
         ValueError: Another process trains in the folder.
@@ -103,7 +102,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
 
 
 def peak_memory() -> float:
-    """Peak memory of this process in GB; nan if unknown."""
+    """Peak memory of this process in GB, or nan if unknown."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux, `getrusage` also counts the parent process
         found = status.read_text(encoding="ascii").split("VmHWM:")

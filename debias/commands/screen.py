@@ -42,7 +42,7 @@ _urls = ContextVar[dict[str, str] | None]("urls", default=None)
 
 @contextmanager
 def naming_urls() -> Iterator[None]:
-    """Context manager in which output shows URLs, not local paths; see `called`."""
+    """Context manager in which output shows URLs, not local copies; see `called`."""
     token = _urls.set({})
     try:
         yield
@@ -51,7 +51,7 @@ def naming_urls() -> Iterator[None]:
 
 
 def called(copy: Any, url: str) -> None:
-    """Makes later output name the URL instead of its copy on disk."""
+    """Registers the URL that later output shows instead of a local copy."""
     urls = _urls.get()
     if urls is not None:
         urls[str(copy)] = url
@@ -70,7 +70,7 @@ def _renamed(value: Any) -> Any:
 
 @contextmanager
 def silenced(asked: bool) -> Iterator[None]:
-    """Context manager that, if asked, suppresses output except errors and JSON."""
+    """Context manager that suppresses output except errors and JSON, if `asked`."""
     token = _quiet.set(asked)
     try:
         yield
@@ -79,7 +79,7 @@ def silenced(asked: bool) -> Iterator[None]:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Prints lines of text, unless silenced; see `complain`."""
+    """Prints lines of text, unless `silenced` is active; see `complain`."""
     if not _quiet.get():
         complain(text, err)
 
@@ -111,8 +111,8 @@ class Bar:
     """A progress bar with a label.
 
     The remaining time is computed from the mean speed since the start, because parts of
-    the work, such as candidates, differ in speed. Until the share `EARLY` of the work
-    is done, the bar shows no remaining time.
+    the work differ in speed. The bar shows no remaining time until the share `EARLY` of
+    the work is done.
     """
 
     def __init__(self, label: str, total: float, shown: Any = None):
@@ -143,7 +143,7 @@ class Bar:
 
 @contextmanager
 def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
-    """A progress bar with the remaining time on standard error.
+    """Context manager for a progress bar with the remaining time, on standard error.
 
     If standard error is not a terminal, a line every `EVERY` seconds replaces the bar.
     """
@@ -175,10 +175,10 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
 
 @contextmanager
 def waiting(label: str) -> Iterator[None]:
-    """A label with the elapsed time on a terminal, for work of unknown length.
+    """Context manager that shows a label and the elapsed time on a terminal.
 
-    Do not print to standard output inside the context: the text would appear on
-    standard error.
+    Use it for work of unknown length. Do not print to standard output inside the
+    context: the text would appear on standard error.
     """
     if _quiet.get() or not sys.stderr.isatty():
         yield
@@ -194,7 +194,7 @@ def waiting(label: str) -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """On a terminal, says that TensorFlow is being loaded, and then clears the line."""
+    """Context manager that shows on a terminal that TensorFlow is being loaded."""
     if _quiet.get() or not sys.stderr.isatty():
         yield
         return
@@ -207,7 +207,7 @@ def loading() -> Iterator[None]:
 
 @contextmanager
 def share_bar(label: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar of the share of work done."""
+    """Context manager for a progress bar that receives the completed share of work."""
     with bar(label, 1.0) as advance:
         done = 0.0
 

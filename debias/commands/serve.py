@@ -40,16 +40,16 @@ class Access(NamedTuple):
         allow_host: Annotated[
             list[str] | None,
             _access(
-                help="Further host name that clients may use, beside --host; may be "
-                "repeated. '*' allows any."
+                help="Host name that clients may use in addition to --host. May be "
+                "repeated. '*' allows any host name."
             ),
         ] = None,
         token_file: Annotated[
             Path | None,
             _access(
-                help="File with a bearer token, which all paths except /live and "
-                "/ready then require. The variable DEBIAS_TOKEN can hold the "
-                "token instead."
+                help="File with a bearer token. All paths except /live and /ready "
+                "then require this token. The environment variable DEBIAS_TOKEN can "
+                "hold the token instead."
             ),
         ] = None,
         ssl_certfile: Annotated[
@@ -58,7 +58,8 @@ class Access(NamedTuple):
         ssl_keyfile: Annotated[
             Path | None,
             _access(
-                help="PEM file with the key, if it is not in the certificate's file."
+                help="PEM file with the private key, if the certificate file does not "
+                "contain it."
             ),
         ] = None,
         ssl_ca_certs: Annotated[
@@ -79,7 +80,7 @@ class Access(NamedTuple):
         return Access(host, list(allow_host or ()), token, *files)
 
     def tls(self) -> "Tls":
-        """The certificate of the service; a variable holds the password of its key."""
+        """TLS settings, with the key's password from DEBIAS_SSL_KEYFILE_PASSWORD."""
         from debias.serve.running import Tls
 
         password = os.environ.get("DEBIAS_SSL_KEYFILE_PASSWORD")
@@ -91,32 +92,33 @@ def serve(
     versions: Annotated[
         str,
         typer.Argument(
-            help="Folder or s3:// or gs:// URL of published versions; the service "
-            "switches to new versions by itself. Or a ranker: a folder of "
-            "`debias train`, or a file or folder of `debias export`."
+            help="Published versions or a ranker: a folder, a file, or an s3:// or "
+            "gs:// URL. A ranker is the output of `debias train` or `debias export`. "
+            "The service switches to new versions by itself."
         ),
     ],
     access: Access,
     ranker: Annotated[
         Path | None,
         typer.Option(
-            help="Ranker for versions that contain none, to answer /rank and "
-            "/recommend. An .onnx file loads fastest."
+            help="Ranker that answers /rank and /recommend, for versions that contain "
+            "no ranker. An .onnx file loads fastest."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[
         int,
         typer.Option(
-            min=1, help="Number of processes; they share the memory of a version."
+            min=1,
+            help="Number of worker processes, which share the memory of a version.",
         ),
     ] = 1,
     threads: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Threads per process that compute answers; by default one per core, "
-            "at most 4.",
+            help="Number of threads per process that compute answers. The default is "
+            "the number of cores, but at most 4.",
         ),
     ] = None,
     body: Annotated[
@@ -129,18 +131,19 @@ def serve(
     access_log: Annotated[
         str | None,
         typer.Option(
-            help="File for one line of JSON per request; - is standard output."
+            help="File that gets one line of JSON per request. Use - for standard "
+            "output."
         ),
     ] = None,
 ) -> None:
     """Serves retrieval and, with a ranker, ranking over HTTP.
 
-    With published versions, the service answers POST /retrieve. With a ranker, the
-    service also answers POST /rank and /recommend. Without versions, a ranker alone
-    answers POST /rank. POST /explain says why an item was returned. The path / is a
-    page to try the service, and /docs documents the interface. /metrics has counters
-    for Prometheus, /health names the version, and /live and /ready are probes. If a
-    worker dies, the service restarts it on the last good version. The variable
+    Published versions answer POST /retrieve. Versions with a ranker also answer POST
+    /rank and /recommend. A ranker without versions answers only POST /rank. POST
+    /explain says why an item was returned. The path / is a page to try the service, and
+    /docs documents the interface. /metrics has counters for Prometheus, /health names
+    the version, and /live and /ready are liveness and readiness probes. If a worker
+    dies, the service restarts it on the last good version. The environment variable
     DEBIAS_SSL_KEYFILE_PASSWORD holds the password of an encrypted key.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):

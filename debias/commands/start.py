@@ -1,4 +1,4 @@
-"""Start and stop of commands: quiet import of TensorFlow, Ctrl-C."""
+"""Quiet import of TensorFlow and handling of Ctrl-C, for the commands."""
 
 import _thread
 import gc
@@ -47,7 +47,7 @@ def quiet_start(loading: Callable[[], Any] = nullcontext) -> None:
     """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
     TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. Log lines of the
-    import appear only if the import fails, or if the variable is set below 3.
+    import appear only if the import fails, or if TF_CPP_MIN_LOG_LEVEL is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # no retracing reports
@@ -80,7 +80,7 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def absent(names: Iterable[str]) -> Iterator[None]:
-    """Context manager that hides modules that are not imported yet.
+    """Context manager that blocks the import of modules that are not imported yet.
 
     >>> with absent(["__hello__"]):
     ...     print(find_spec("__hello__"))
@@ -113,8 +113,8 @@ def uncollected() -> Iterator[None]:
     """Context manager that permanently excludes new objects from garbage collection.
 
     Importing TensorFlow makes half a million objects that live as long as the process.
-    Outside this context, the garbage collector scans these objects repeatedly, which
-    takes a third of the time of the import and .2 s of every later `gc.collect()`.
+    Without this context, the garbage collector scans TensorFlow's objects repeatedly.
+    These scans take a third of the import time and .2 s of every later `gc.collect()`.
     """
     gc.disable()
     try:
@@ -128,8 +128,8 @@ def uncollected() -> Iterator[None]:
 def silence() -> Iterator[None]:
     """Context manager that drops the log lines of TensorFlow on standard error.
 
-    Other lines on standard error appear when the context ends. After an error, or if
-    the process dies, the log lines of TensorFlow appear too.
+    All other lines on standard error appear when the context ends. The log lines of
+    TensorFlow appear too if an error occurs or the process dies.
     """
     try:
         terminal = os.dup(2)
@@ -163,11 +163,11 @@ def silence() -> Iterator[None]:
 def stoppable() -> Iterator[None]:
     """Context manager in which Ctrl-C always ends the work.
 
-    Python raises KeyboardInterrupt in the main thread. In some callbacks, Python only
-    prints the exception and drops it. Most interrupts of a fit arrive in such a
-    callback: JAX's callback of the garbage collector. This context manager raises a
-    dropped exception again. A second Ctrl-C ends the process even while native code
-    runs.
+    Python raises KeyboardInterrupt in the main thread. In callbacks that cannot raise,
+    such as those of the garbage collector, Python only prints the exception and drops
+    it. Most interrupts of a fit arrive in JAX's callback of the garbage collector. This
+    context manager raises a dropped exception again. A second Ctrl-C ends the process
+    even while native code runs.
     """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

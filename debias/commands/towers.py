@@ -20,7 +20,7 @@ class Learning(NamedTuple):
     Attributes:
         towers, history: The towers to try, and the ways to read a history.
         recipe: The settings that all candidates share.
-        epochs: Number of passes; None: held-out events choose the number.
+        epochs: Number of passes. None means that held-out events determine the number.
     """
 
     towers: list[str]
@@ -40,16 +40,18 @@ class Learning(NamedTuple):
         history: Annotated[
             str,
             typer.Option(
-                help="How a history is read: recency (recent items weigh more), mean "
-                "(all weigh the same), or auto (held-out events choose). The "
-                "towers youtube and mind read histories in their own ways."
+                help="Weights of the items in a history: recency (recent items weigh "
+                "more), mean (all items weigh the same), or auto (held-out events "
+                "decide). The towers youtube and mind ignore this option."
             ),
         ] = AUTO,
         dim: Annotated[int, typer.Option(min=1, help="Dimension of the vectors.")] = 64,
         hidden: Annotated[
             str, typer.Option(help="Sizes of the hidden layers, such as 128,64.")
         ] = "128",
-        length: Annotated[int, typer.Option(min=1, help="Items in a history.")] = 20,
+        length: Annotated[
+            int, typer.Option(min=1, help="Largest number of items in a history.")
+        ] = 20,
         temperature: Annotated[
             float,
             typer.Option(
@@ -59,7 +61,9 @@ class Learning(NamedTuple):
         epochs: Annotated[
             int | None,
             typer.Option(
-                min=1, help="Number of passes. By default, held-out events choose it."
+                min=1,
+                help="Number of passes. By default, held-out events determine "
+                "the number.",
             ),
         ] = None,
         rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
@@ -70,8 +74,8 @@ class Learning(NamedTuple):
         compress: Annotated[
             str | None,
             typer.Option(
-                help="Let ids share embedding rows, by hash or quotient_remainder. "
-                "Needs --rows."
+                help="How ids share embedding rows: hash or quotient_remainder. This "
+                "option needs --rows."
             ),
         ] = None,
         rows: Annotated[
@@ -83,16 +87,16 @@ class Learning(NamedTuple):
         repeat: Annotated[
             str,
             typer.Option(
-                help="Policy for items that a user took before: exclude them from "
-                "answers, allow them, or model a learned bonus. auto chooses a "
-                "policy by the last event of each user."
+                help="Policy for items that a user took before: exclude, allow, or "
+                "model (adds a learned bonus to their scores). auto chooses a policy "
+                "by the last event of each user."
             ),
         ] = AUTO,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="Worth of a kind of event, as NAME=VALUE, such as order=5. Give "
-                "the option once for each value of the column that -c "
+                help="Weight of a kind of event in the score, as NAME=VALUE, such as "
+                "order=5. Repeat the option for each value of the column that -c "
                 "target=COLUMN names."
             ),
         ] = None,
@@ -145,7 +149,7 @@ def _worth(texts: list[str] | None) -> dict[str, float] | None:
     wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
     if wrong or (found and not any(found.values())):
         raise ValueError(
-            "--worth must be numbers of at least 0, at least one of them above 0"
+            "--worth values must be numbers of at least 0, and one must be above 0"
         )
     return found or None
 

@@ -1,8 +1,8 @@
 """`debias train`: trains a click model on a log and writes its ranker.
 
-During training, the folder has `train.json` (the request), and `checkpoint.npz` and
-`candidates/` (the state so far). After training, it also has `ranker.keras` (the ranker
-with its click model) and `report.json`, which is written last.
+During training, the folder contains the options (`train.json`) and the training state
+(`checkpoint.npz` and `candidates/`). After training, the folder also contains the
+ranker with its click model (`ranker.keras`) and `report.json`, which is written last.
 """
 
 import time
@@ -49,8 +49,8 @@ def config_of(
         int | None,
         _learning(
             min=1,
-            help="Largest number of passes over the log. The default is 16 for large "
-            "logs, and more for small logs.",
+            help="Largest number of passes over the log. The default is 16, or as "
+            "many as 400 training steps need on a small log.",
         ),
     ] = None,
     patience: Annotated[
@@ -69,14 +69,16 @@ def config_of(
     decay: Annotated[
         float | None,
         _learning(
-            help="Weight decay of relevance towers. The default is the square root "
-            "of 100,000 / sessions, or less if there are few features."
+            help="Weight decay of relevance towers. The default is the square root of "
+            "100,000 / sessions, but at most 20, or less with fewer than 136 "
+            "features."
         ),
     ] = None,
     average: Annotated[
         bool,
         _learning(
-            help="Keep the average of the weights over the last steps.",
+            help="Evaluate and save the average of the weights over the last training "
+            "steps.",
         ),
     ] = True,
     batch_size: Annotated[
@@ -109,11 +111,11 @@ class Wanted(NamedTuple):
 
     Attributes:
         model: Name of the model, or "auto".
-        given: Source of the propensities of a correction: a file or an estimator.
-        clip: Largest weight of a correction.
-        select: Criterion of auto.
-        worth: Worth of targets, by name.
-        levels: Levels of targets, by name.
+        given: Propensities of a correction: a file, or the name of an estimator.
+        clip: Largest weight of a click in a correction.
+        select: Criterion by which "auto" chooses a model.
+        worth: Weight of each target in the ranking score, by name.
+        levels: Thresholds of each target, by name.
     """
 
     model: str
@@ -128,9 +130,9 @@ class Wanted(NamedTuple):
         model: Annotated[
             str,
             typer.Option(
-                help="Model to train; auto tries several and chooses by held-out "
-                f"clicks. Models that predict clicks: {CLICKED}. Models that only "
-                f"rank: {RANKED}. Corrections of clicks by propensities: "
+                help="Model to train. auto tries several models and chooses one by "
+                f"held-out clicks. Models that predict clicks: {CLICKED}. Models that "
+                f"only rank: {RANKED}. Corrections of clicks by propensities: "
                 f"{CORRECTED}. Boosted trees: {GROWN}."
             ),
         ] = "auto",
@@ -138,39 +140,41 @@ class Wanted(NamedTuple):
         clip: Annotated[
             float | None,
             typer.Option(
-                help="Largest weight of a correction. By default, the effective "
-                "number of clicks is at least half of their number."
+                help="Largest weight of a click in a correction. The default is the "
+                "largest clip that keeps an effective sample size of at least half of "
+                "the clicks."
             ),
         ] = None,
         select: Annotated[
             Rule,
             typer.Option(
-                help="Criterion of --model auto. ranking: the model that best orders "
-                "held-out items by clicks. clicks: the model with the best "
-                "click likelihood; use it if you need click probabilities."
+                help="Criterion of --model auto. ranking chooses the model that best "
+                "orders clicked before unclicked items. clicks chooses the model with "
+                "the highest click likelihood. Use clicks if you need click "
+                "probabilities."
             ),
         ] = Rule.RANKING,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="Worth of a target or of a click for the model multi_target, as "
-                "NAME=VALUE, such as order=50; may be repeated. The default is "
-                "1 for each target and 0 for a click."
+                help="Weight of a target, or of a click, in the ranking score of the "
+                "model multi_target, as NAME=VALUE, such as order=50. May be "
+                "repeated. The default is 1 for each target and 0 for a click."
             ),
         ] = None,
         levels: Annotated[
             list[str] | None,
             typer.Option(
-                help="Thresholds of a numeric target, such as dwell=10,60 "
-                "(NAME=A,B); may be repeated. The model predicts whether the "
-                "target exceeds each threshold. The default is 0."
+                help="Thresholds of a numeric target, as NAME=A,B, such as "
+                "dwell=10,60. May be repeated. The model predicts whether the target "
+                "exceeds each threshold. The default threshold is 0."
             ),
         ] = None,
     ) -> "Wanted":
-        """Makes the requested model, and checks it before a log is read.
+        """Checks the requested model and its options, before a log is read.
 
         Raises:
-            ValueError: The model is unknown, or an option needs another model.
+            ValueError: The model is unknown, or an option does not apply to the model.
         """
         inputs.check_name("--model", model, MODELS.split())
         if model not in CORRECTIONS and (clip is not None or given != "auto"):
@@ -189,7 +193,7 @@ class Wanted(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """The settings of a run, which its folder stores for resuming."""
+        """Settings of the model, which the run's folder stores for resuming."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}
@@ -201,7 +205,7 @@ class Wanted(NamedTuple):
         return {**found, "propensities": given, "clip": self.clip}
 
     def correction(self, prepared: "Prepared") -> "Correction | None":
-        """The requested correction; propensities come from training or a file."""
+        """Makes the requested correction, with propensities from a file or the log."""
         from debias import training
         from debias.propensity import read_propensities
 
@@ -255,15 +259,16 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Trains a click model, chosen by the command unless named, and writes its ranker.
+    """Trains a click model and writes its ranker.
 
-    The command holds out a tenth of the queries to choose the model and the number of
-    passes, and another tenth for `debias evaluate`. To resume an interrupted run, give
-    the same command again.
+    By default, the command compares several models and chooses one. The command holds
+    out a tenth of the queries to choose the model and the number of passes, and another
+    tenth for `debias evaluate`. To resume an interrupted run, give the same command
+    again.
     """
     if wanted.model in TREES and replace(config, seed=0) != TrainingConfig():
         raise ValueError(
-            "of the training options, trees use only --seed: leave out the others"
+            "trees use only --seed of the training options: leave out the others"
         )
     pages.check(page, force)
     log = inputs.look(source, memory)
@@ -374,11 +379,11 @@ def _print(report: dict[str, Any], out: Path) -> None:
 
 
 def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
-    """Reads and prepares the log, with the meaning of its codes.
+    """Prepares a log for training, and returns the labels of its codes.
 
     Raises:
-        ValueError: See `Found.open` and `check_usable`; or the log has context that the
-            model does not read.
+        ValueError: `Found.open` or `check_usable` fails, the log lacks targets that the
+            model needs, or the log has context that the model does not read.
     """
     from debias.data import ClickLog
     from debias.data.presentation import as_records
@@ -421,7 +426,7 @@ def learn(
     config: TrainingConfig,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains in a started folder, or resumes a run there. Returns the report.
+    """Trains in a locked folder, or resumes its run; returns the report.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.
@@ -509,7 +514,7 @@ def _priced(model: Any) -> dict[str, Any] | None:
 def _chosen(
     prepared: "Prepared", folder: Path, wanted: Wanted, config: TrainingConfig
 ) -> "Choice":
-    """The requested model, or the one that held-out clicks choose."""
+    """The requested model, or the model that held-out clicks choose."""
     from debias import training
 
     if wanted.model != "auto":

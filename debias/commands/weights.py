@@ -1,4 +1,4 @@
-"""`debias weights`: weighted impressions for rankers of other libraries."""
+"""`debias weights`: weighted impressions to train rankers of other libraries."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,8 +21,8 @@ def weights(
         typer.Option(
             "--out",
             "-o",
-            help="NAME.parquet; NAME.tfrecord with --for tfr; or a new folder of text "
-            "files that lightgbm and xgboost read.",
+            help="Output path: NAME.parquet, NAME.tfrecord (with --for tfr), or a new "
+            "folder of text files for lightgbm and xgboost.",
         ),
     ],
     library: Annotated[
@@ -36,8 +36,8 @@ def weights(
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight of a click. By default, the effective number of "
-            "clicks is at least half of their number."
+            help="Largest weight of a click. The default is the largest clip that "
+            "keeps an effective sample size of at least half of the clicks."
         ),
     ] = None,
     correction: Annotated[
@@ -46,7 +46,7 @@ def weights(
             "--with",
             help="Correction to write into a folder of text files: weight, position "
             "(LightGBM) or init_score. LightGBM applies every correction in the "
-            "folder, so only one is written.",
+            "folder, so only one correction is written.",
         ),
     ] = "weight",
     force: inputs.Force = False,
@@ -54,11 +54,11 @@ def weights(
 ) -> None:
     """Writes one row per impression: label, weight, position, init_score and features.
 
-    The weight of a click is 1 / examination of its rank, clipped. Train with only one
-    of these corrections: the weight, LightGBM's `position`, or the bias logit as
-    `init_score`. Weights can make a ranker worse, so compare your ranker with a ranker
-    trained on raw clicks. Text features stay text in Parquet. In other formats, text
-    becomes codes, which features.json explains.
+    The weight of a click is 1 / examination of its rank, limited by --clip. Train with
+    only one of these corrections: the weight, LightGBM's `position`, or the bias logit
+    as `init_score`. Weights can make a ranker worse, so compare your ranker with a
+    ranker trained on raw clicks. Text features stay text in Parquet. Other formats
+    replace text by codes, which features.json explains.
     """
     from debias.propensity import impressions, write_impressions
     from debias.propensity.impression_files import CORRECTIONS, LIBRARIES

@@ -180,7 +180,7 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
     assert len(answer["items"]) == 4 and answer["passed_over"] == ["p99"]
     assert "not known" in run("query", root, "--user", "nobody").output
     answer = run("query", root, "--user", "u3", "-k", "30").output
-    assert "25 of 30 items: no other is left for this user" in answer
+    assert "25 of 30 items: no other items are left for this user" in answer
 
 
 def test_an_update_says_what_new_items_lack(folder, tmp_path):
@@ -192,7 +192,7 @@ def test_an_update_says_what_new_items_lack(folder, tmp_path):
         pa.table({"sku": ["newer"], "kind": [1]}), tmp_path / "items.csv"
     )
     found = run("update", root, tmp_path / "new.csv").output
-    said = "2 lack kind; a full update adds them (--full --items TABLE)"
+    said = "2 lack kind. A full update adds them (--full --items TABLE)"
     assert said in " ".join(found.split())
     new = new.set_column(2, "ts", [[902, 903]]).slice(1)
     new = new.set_column(1, "sku", [["newer"]])
