@@ -1,6 +1,6 @@
 """Fitting, selection and evaluation of click models.
 
-A name is loaded when it is first used, because its module loads TensorFlow.
+Names are imported on first use, because their modules load TensorFlow.
 """
 
 import lazy_loader

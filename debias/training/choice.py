@@ -1,4 +1,4 @@
-"""The choice between models by held-out clicks, in NumPy."""
+"""Chooses a model by held-out clicks, with NumPy only."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ Models that rank at a reference place (`dot`, `bilinear`, `position_feature`) ar
 included, because their order depends on that place.
 """
 LINEAR = ("listwise_linear", "product_linear")
-"""Further candidates where queries are few; they come before all others."""
+"""Further candidates for logs with few queries; they come before all others."""
 CLEAR = 2.5  # standard errors by which the best must exceed the worst
 FEW = 20  # queries; below, places are the units of standard errors
 TOO_FEW = "held-out clicks are too few to tell the rankings of the candidates apart"
@@ -27,7 +27,8 @@ NOT_COMPARABLE = (
 )
 RAW = f"{BASELINE} (raw clicks) usually ranks better than a model of the bias"
 LEAST = 2_000  # training sessions
-"""Below, raw clicks are chosen if held-out clicks cannot compare rankings.
+"""With fewer sessions, raw clicks are chosen if held-out clicks cannot compare
+rankings.
 
 With 1,000 sessions of small worlds, `softmax_naive` ranked better than `product` and
 `listwise` unless the production ranker was weak. With 4,000, `listwise` ranked better
@@ -40,7 +41,7 @@ def advised(found: Collection[str] = ()) -> str:
 
     Args:
         found: Effects that a diagnosis found: "neighbours", "populations" or both. Each
-            effect recommends some of the candidates.
+            effect adds a hint on candidates that model it.
 
     >>> advised(["neighbours"])
     'try `debias train --model auto`: it compares listwise, listwise_mixture, xpa, \
@@ -65,7 +66,7 @@ class Choice(NamedTuple):
     Attributes:
         name: Name of the candidate.
         why: Reason in words.
-        table: Results of every candidate, see `choose` and `choose_ranking`.
+        table: Results of every candidate; see `choose` and `choose_ranking`.
         by: The criterion that decided, "ranking" or "clicks".
     """
 
@@ -76,14 +77,15 @@ class Choice(NamedTuple):
 
 
 def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
-    """(S, L) stratum of each cell. A stratum is a query and a place.
+    """Number (S, L) of the stratum of each cell.
 
-    All cells of a stratum have the same examination, even if its value is unknown.
+    A stratum is a combination of a query, a rank and the values of `columns`. All cells
+    of a stratum have the same examination, even if its value is unknown.
 
     Args:
         log: Sessions.
-        columns: Names of layout and presentation columns besides the rank, such as
-            "device"; columns that the log lacks are ignored.
+        columns: Names of further layout and presentation columns, such as "device".
+            Columns that the log lacks are ignored.
     """
     shape, there = log.item.shape, log.columns()
     parts = [log.query[:, None], np.arange(shape[1])[None, :]]
@@ -99,12 +101,15 @@ def strata(log: ClickLog, columns: tuple[str, ...]) -> np.ndarray:
 
 
 class Verdict(NamedTuple):
-    """Held-out clicks compared with a ranking, by query.
+    """Agreement of a ranking with held-out clicks, in G groups of pairs.
+
+    A group is a query, or a stratum if the log has fewer than 20 queries.
 
     Attributes:
-        concordant: (G,) correctly ordered pairs, see `debias.metrics.concordant_pairs`.
-        pairs: (G,) all pairs, which are equal for all candidates.
-        likelihood: (S,) log-likelihood of each session; None if the model does not
+        concordant: (G,) number of correctly ordered pairs; see
+            `debias.metrics.concordant_pairs`.
+        pairs: (G,) number of all pairs, which is the same for all candidates.
+        likelihood: (S,) log-likelihood of each session, or None if the model does not
             predict clicks.
     """
 
@@ -145,30 +150,31 @@ def choose_ranking(
 
     The criterion is the share of correctly ordered pairs of a clicked and an unclicked
     item. Both items of a pair were shown at the same place for the same query, so they
-    have the same examination. Differences d_g between candidates are paired by query;
-    their mean sum_g d_g / sum_g n_g has the standard error of a ratio.
+    have the same examination. Let n_g be the number of pairs of query g, and d_g the
+    difference between two candidates in correctly ordered pairs. The difference in
+    shares, sum_g d_g / sum_g n_g, has the standard error of a ratio.
 
-    If the best candidate is less than 2.5 standard errors above the worst candidate,
-    there are too few clicks to compare rankings. In this case, the click likelihood
-    decides among the candidates that predict clicks, by `choose`. With fewer than
-    `LEAST` training sessions, `softmax_naive` is chosen instead, unless linear
-    candidates were tried.
+    Clicks are too few to compare rankings if the best candidate is at most 2.5 standard
+    errors above the worst candidate. If clicks are too few, `choose` decides by click
+    likelihood among the candidates that predict clicks. But `softmax_naive` is chosen
+    if clicks are too few, there are fewer than `LEAST` training sessions, and no linear
+    candidate was tried.
 
     Args:
         verdicts: Verdicts by candidate in order of preference, including
             `softmax_naive`.
         query: (S,) query of each session of the likelihoods.
-        by: Criterion, "ranking" or "clicks"; None: "ranking" if there are enough
-            clicks.
+        by: Criterion, "ranking" or "clicks". None means "ranking" if there are enough
+            clicks to compare rankings, and "clicks" otherwise.
         sessions: Number of training sessions.
 
     Returns:
-        The choice. The table of the choice has, for each candidate, the share of
-        correctly ordered pairs, its difference from `softmax_naive` and the standard
-        error of the difference. The best candidate comes first.
+        The choice. Its table has one row per candidate, the best candidate first. A row
+        has the share of correctly ordered pairs, the difference of this share from
+        `softmax_naive`, and the standard error of the difference.
 
     Raises:
-        ValueError: No candidate has finite scores and likelihoods.
+        ValueError: Training diverged for every candidate.
     """
     finite = {n: v for n, v in verdicts.items() if np.isfinite(v.concordant).all()}
     out = [name for name in verdicts if name not in finite]
@@ -276,18 +282,18 @@ def choose(likelihoods: Mapping[str, np.ndarray], query: np.ndarray) -> Choice:
     """Chooses the simplest candidate within a standard error of the best likelihood.
 
     Let d_s be the difference of two candidates' log-likelihoods of session s. Sessions
-    of a query depend on each other. So the mean of d_s has the standard error sqrt(G /
-    (G - 1) sum_g e_g^2) / S, where e_g is the sum of d_s - mean over the sessions of
-    query g, one of G. If the log has only one query, each session is a group g. The
-    rule of one standard error is from Breiman et al., Classification and Regression
-    Trees, 1984, section 3.4.3.
+    of a query depend on each other. So the mean of d_s over S sessions and G queries
+    has the standard error sqrt(G / (G - 1) sum_g e_g^2) / S. Here e_g is the sum of
+    (d_s - mean) over the sessions of query g. If the log has only one query, each
+    session counts as a query. The rule of one standard error is from Breiman et al.,
+    Classification and Regression Trees, 1984, section 3.4.3.
 
     Args:
         likelihoods: (S,) held-out log-likelihoods by candidate, the simplest first.
         query: (S,) query of each session.
 
     Raises:
-        ValueError: No candidate has finite likelihoods.
+        ValueError: Training diverged for every candidate.
 
     >>> same = np.array([0.0, 0.1, -0.1, 0.0])
     >>> likelihoods = {"plain": -2 + same, "rich": -2 - same, "poor": same - 5}

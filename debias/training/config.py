@@ -1,4 +1,4 @@
-"""Settings of training; does not load TensorFlow."""
+"""Settings of training. Importing this module does not load TensorFlow."""
 
 import math
 from dataclasses import dataclass
@@ -13,24 +13,26 @@ FEWEST_STEPS = 10  # steps of a round, because its start costs several steps
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of the training of a click model.
+    """Settings for training a click model.
 
     Attributes:
-        epochs: Largest number of passes; None: 16, or, on a small log, the number of
-            passes that `min_steps` steps need.
+        epochs: Largest number of passes. None means 16, or as many as `min_steps` steps
+            need on a small log.
         patience: Training stops after this many evaluations without a better held-out
             likelihood. An evaluation follows each pass. During a long pass, there are
             further evaluations.
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more. A
-            step removes the share rate x decay of a weight. Tables of places,
-            embeddings, biases and priors do not decay; None: the square root of 100,000
-            / sessions, because towers overfit more with fewer clicks. The default decay
-            is limited to 20; for F < 136 features, to 20 times the square root of F /
-            136, but not below 1.
-        averaging: Evaluated, kept and served weights are averages over a window that
-            grows with training, see `RowWiseAdam`; None: no averaging.
-        min_steps: Number of steps that a fit may always take if `epochs` is None.
+            step multiplies each weight by 1 - rate x decay. Position tables, biases,
+            priors and embeddings (except those of linear towers) do not decay. None
+            means the square root of 100,000 / sessions, because towers overfit more
+            with fewer clicks. This default is limited to 20, to max(1, 20 sqrt(F /
+            136)) for F < 136 features, and to 0.5 / rate.
+        averaging: Parameter `averaging` of `RowWiseAdam`. Evaluated and saved weights
+            are averages over a window that grows with training. None turns averaging
+            off.
+        min_steps: Number of steps that a fit may take even on a small log, if `epochs`
+            is None.
         batch_size: Sessions per step.
         seed: Random seed of initial weights, of the order of sessions, and of dropout.
         round: Largest number of sessions between two checkpoints.
@@ -103,7 +105,7 @@ class TrainingConfig:
         return max(usual, -(-self.min_steps // self._steps(sessions)))
 
     def passes_a_round(self, sessions: int) -> int:
-        """Passes over a small log between two evaluations."""
+        """Number of passes between two evaluations; above 1 only for a small log."""
         if self.epochs is not None:
             return 1
         return max(1, FEWEST_STEPS // self._steps(sessions))

@@ -24,8 +24,10 @@ class Correction:
 
     Attributes:
         name: A name in `debias.presets.CORRECTIONS`.
-        alpha: (K,) examination of each rank; empty if the correction needs none.
-        beta: (K,) click probability for attraction 0; None means 0.
+        alpha: (K,) examination of each rank; empty if the correction does not use
+            examination.
+        beta: (K,) click probability of an item with attraction 0 at each rank. None
+            means that all are 0.
         clip: Largest weight.
         clicks: Number of weighted clicks; 0 if the correction uses no weights.
         effective: Effective number of clicks, (sum w)^2 / sum w^2.
@@ -44,7 +46,7 @@ class Correction:
         """Builds a new model for a layout; `seed` sets its initial weights.
 
         Raises:
-            ValueError: The layout has ranks with unknown examination.
+            ValueError: The layout has more ranks than `alpha`.
         """
         from debias.models.corrections import Known
 
@@ -61,7 +63,7 @@ class Correction:
 
     @property
     def words(self) -> str:
-        """A sentence on the weights; "" without weights."""
+        """Describes the weights in a sentence; "" if the correction has no weights."""
         if not self.clicks:
             return ""
         return (
@@ -84,14 +86,14 @@ def correction(
         name: A name in `debias.presets.CORRECTIONS`.
         log: The training log.
         known: Propensities, examination of each rank, or the name of an estimator.
-        clip: Largest weight; None: the largest clip for which the effective number of
-            clicks is at least half of their number, see
-            `debias.propensity.choose_clip`.
-        features: (items, F) of the ranking data, for estimators that read features.
+        clip: Largest weight. None means the largest clip that keeps an effective sample
+            size of at least half of the clicks; see `debias.propensity.choose_clip`.
+        features: Features (items, F) of the ranking data, for estimators that read
+            features.
 
     Raises:
-        ValueError: The correction is unknown, it needs values that are unknown at some
-            rank, or propensities depend on more than the rank.
+        ValueError: The correction is unknown, the log has no click, the propensities
+            lack a required value, or they depend on more than the rank.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
     >>> found = correction("ips", log, [1.0, 0.25])

@@ -37,7 +37,7 @@ def _silent(share: float) -> None:
 
 @dataclass(frozen=True)
 class Evaluation(Printed):
-    """Click and ranking metrics of a model on a log, which can disagree.
+    """Click metrics and ranking metrics of a model on a log; the two can disagree.
 
     Attributes:
         model: Name of the model's class, or of its preset.
@@ -45,10 +45,11 @@ class Evaluation(Printed):
         sessions: Number of sessions.
         clicks: Metrics of predicted clicks. Each click is predicted given the clicks
             above it.
-        ranking: NDCG and MRR by grades with 95% intervals; empty without grades.
-        off_policy: Estimated clicks per session of a new ranking, one dict per
-            estimator, with the ranking in words; empty if no estimator applies.
-        off_policy_sessions: Number of sessions used for these estimates.
+        ranking: NDCG and MRR by relevance grades, with 95% intervals; empty if the data
+            has no grades.
+        off_policy: Estimated clicks per session of a new ranking, in one dict per
+            estimator; empty if no estimator applies.
+        off_policy_sessions: Number of sessions that `off_policy` uses.
         off_policy_note: Reason why there is no estimate by propensities, or None.
     """
 
@@ -112,7 +113,7 @@ def evaluate(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """Evaluates a model on a log by clicks, by grades, and by expected clicks.
+    """Evaluates a model on a log by click metrics, ranking metrics and expected clicks.
 
     Click and ranking metrics use all sessions. For a log on disk, the clicks of a new
     ranking are estimated from at most 100,000 sessions.
@@ -120,21 +121,21 @@ def evaluate(
     Args:
         model: A trained click model, the result of `fit` or `select`, or the result of
             `debias.load` for a folder of `debias train`.
-        log: Sessions. For the result of `fit` or `select`, None means its held-out test
-            sessions, with click metrics only.
+        log: Sessions. If `model` is the result of `fit` or `select`, None means its
+            held-out test sessions, which give click metrics only.
         data: Raw features of the items, and grades if there are any.
-        ranker: The ranker of a click model that was trained on scaled features; it
-            contains the scaling; None: the model reads raw features.
-        temperature: Temperature of the new policy, in standard deviations of the
-            scores. The new policy is a Plackett-Luce policy by the scores.
-        clip: Largest weight of a session; None: the largest clip for which the
-            effective number of sessions is at least a tenth of their number. The
-            estimates include one without a clip.
+        ranker: Ranker with the feature scaling of the click model. None means that the
+            model reads raw features.
+        temperature: Temperature of the new Plackett-Luce policy, in standard deviations
+            of the scores.
+        clip: Largest importance weight of a session. None means the largest clip that
+            keeps an effective sample size of at least a tenth of the sessions. The
+            result also has an estimate without a clip.
         examination: Examination probability of each position, for an estimate of
             clicks.
-        name: Name of the model. By default, the name of its class.
+        name: Name of the model. The default is the name of its class.
         of: Description of the sessions, in words.
-        progress: Called with the share of the work done.
+        progress: Function that receives the completed share of the work.
 
     Raises:
         ValueError: There is no log, an argument is out of range, or the log names items
@@ -218,8 +219,9 @@ def click_scoreboard(
 ) -> dict[str, Any]:
     """Click metrics: likelihood given the clicks above, and ranks of clicks.
 
-    A model that does not predict clicks gets only metrics of the ranks of clicks in its
-    order. All metrics are sums over sessions, so a log on disk is evaluated in pieces.
+    For a model that does not predict clicks, the only metric is the MRR of clicks in
+    the model's order. All metrics are sums over sessions, so a log on disk is evaluated
+    in pieces.
     """
     reciprocal, clicked = 0.0, 0
     likelihood, shown, happened, predicted = np.zeros((4, log.list_size))
@@ -298,7 +300,7 @@ def ranking_scoreboard(
 
 
 def score_items(ranker: Callable[[Any], Any], features: np.ndarray) -> np.ndarray:
-    """(items,) scores of features (items, F), computed in pieces of one size.
+    """Scores (items,) of features (items, F), computed in batches of a fixed size.
 
     Args:
         ranker: A Keras model or function from features (..., F) to scores (...).

@@ -25,7 +25,7 @@ Guess = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class NewPolicy:
-    """A new ranking policy and the settings of its estimate, see `debias.evaluate`."""
+    """A new ranking policy and settings of its estimate; see `debias.evaluate`."""
 
     temperature: float = 0.5
     clip: float | None = None
@@ -49,15 +49,14 @@ def clicks_to_expect(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Estimates the clicks per session of a new ranking.
 
-    Also returns why estimates from propensities are missing, or None.
+    Also returns the reason why propensities give no estimate, or None.
 
-    The entry "ranking" of an estimate describes the ranking in words: draws from all
-    items of a query, or the shown list in another order.
+    The entry "ranking" of each estimate describes the new ranking in words.
 
     Args:
         log: Sessions in memory.
-        data: All items of the queries. If the data does not distinguish queries,
-            estimators that need unshown items are left out.
+        data: All items of the queries. Estimators that need unshown items are left out
+            if the data does not group items by query.
         scores: (items,) scores of the new ranking.
         policy: The new policy.
         guess: Function that takes item numbers (n,) and returns the predicted P(click)
@@ -128,12 +127,12 @@ def guessed_by(
     data: RankingData,
     ranks: int,
 ) -> Guess | None:
-    """Function that predicts the clicks of a single item at each rank, or None.
+    """Function that predicts an item's click probability at each rank, or None.
 
     Args:
         model: A click model. The result is None for trees and for models that do not
             predict clicks.
-        preprocess: Layer applied to the features first.
+        preprocess: Layer that preprocesses the features.
         data: The items, with raw features.
         ranks: L, the number of ranks.
     """

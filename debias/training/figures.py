@@ -1,8 +1,8 @@
 """Figures of pages as inline SVG, with colours from the page.
 
-Each function draws at a given width in pixels. A page holds a wide and a narrow version
-with the same font size. Placeholder colours are replaced by CSS variables, so one
-drawing serves light and dark mode.
+Each function draws at a given width in pixels. A page has a wide and a narrow version
+of each figure, with the same font size. Placeholder colours are replaced by CSS
+variables, so one drawing serves light and dark mode.
 """
 
 import io
@@ -65,7 +65,7 @@ _STYLE = {
 def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Context manager for a figure, which yields a list that receives the SVG.
+    """Context manager that yields a figure, its axes and a list that receives the SVG.
 
     Args:
         name: Prefix of the ids in the SVG, unique on a page.
@@ -106,7 +106,7 @@ def rank_axis(axes: Axes, count: int) -> None:
 
 
 def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """Placeholder colour of each curve, by method; if methods repeat, by order."""
+    """Placeholder colour of each curve: by method, or by order if methods repeat."""
     methods = [curve.method for curve in curves.values()]
     alike = len(set(methods)) < len(methods)
     found = {}
@@ -129,7 +129,10 @@ def examination(
     name: str = "examination",
     width: int = 760,
 ) -> str:
-    """Draws curves with bands. Raw click rates are dashed; flagged ranks have rings."""
+    """Draws examination curves with confidence bands.
+
+    Curves of raw click rates are dashed, and flagged ranks have rings.
+    """
     estimates = list(curves.values())
     with drawing(name, width, 380 if width > 500 else 320) as (_, axes, out):
         for each, color in zip(estimates, colors(curves).values(), strict=True):
@@ -169,7 +172,7 @@ def examination(
 
 
 def _top(estimates: list[Examination]) -> float:
-    """Upper end of the axis: above all curves and their bands.
+    """Upper end of the y-axis, above all curves and their bands.
 
     A curve or a band far above the others is cut off.
 

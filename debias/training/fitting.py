@@ -1,8 +1,9 @@
 """Fits a click model to a log, with checkpoints that survive a kill.
 
-A fit runs in rounds of at most half a million sessions. After each round, it writes a
-checkpoint: weights, optimiser, random state, and the best weights so far. A restarted
-fit resumes after the last completed round and reproduces the uninterrupted result.
+A fit runs in rounds of at most half a million sessions. After each round, the fit
+writes a checkpoint with its weights, optimiser, random state and best weights so far. A
+restarted fit resumes after the last completed round and reproduces the uninterrupted
+result.
 """
 
 import gc
@@ -65,18 +66,17 @@ class Fitted(Printed):
     Attributes:
         model: The click model, with its best weights.
         ranker: The ranker, from raw features to scores.
-        log_likelihood: Held-out log-likelihood of the kept weights, in nats per
+        log_likelihood: Held-out log-likelihood of the best weights, in nats per
             session.
-        epoch: The pass (from 1) that the kept weights come from: from the end of the
-            pass or, in a long pass, from an evaluation during the pass.
+        epoch: Number (from 1) of the pass in which the best weights were evaluated.
         history: Number (from 1), training loss and held-out log-likelihood of each
-            pass. On a small log, the history has an entry only for every few passes.
-        sessions: Number of sessions that this process trained on, over all passes. For
-            a resumed fit, an earlier process trained on the rest.
+            pass. On a small log, one entry covers several passes.
+        sessions: Number of sessions that this process trained on, over all passes.
+            Sessions before an interruption are not counted.
         prepared: Training, validation and test sessions.
         at_end: Whether the last allowed pass was the best.
-        decays: Weight decays that were tried. With all but the last, all items got the
-            same score.
+        decays: Weight decays that were tried. Each decay except the last gave all items
+            the same score.
     """
 
     model: ClickModel
@@ -93,7 +93,7 @@ class Fitted(Printed):
         yield "Passes", self.history
 
     def parts(self) -> Any:
-        """Adds examination, and held-out lists in the logged and the new order."""
+        """Adds a figure of examination, and held-out lists as logged and reranked."""
         learned, part = self.prepared.train, self.prepared.test
         found, figures = list(self.sections()), []
         if isinstance(learned.log, ClickLog):
@@ -115,9 +115,9 @@ class Fitted(Printed):
     def examination(self) -> tuple[float | None, ...] | None:
         """Examination relative to rank 1; None at ranks that held-out lists lack.
 
-        Examination of a rank is the mean click probability of the shown items at the
-        rank, each item alone. For a model that does not predict clicks, examination is
-        unknown.
+        Examination compares the mean click probability of all shown items at a rank and
+        at rank 1, with each item alone in its list. The result is None for a model that
+        does not predict clicks.
         """
         judges = self.prepared.validation
         if not self.model.predicts_clicks:
@@ -128,7 +128,7 @@ class Fitted(Printed):
 
     @property
     def note(self) -> str:
-        """What the fit did beside the usual, or advice on what to try next, or ""."""
+        """Note on a reduced weight decay, or advice to train longer; "" if neither."""
         if len(self.decays) > 1:
             return (
                 f"With weight decay {self.decays[0]:.3g} all items got the same score, "
@@ -145,7 +145,7 @@ class Fitted(Printed):
 
 
 def still_rising(likelihoods: Sequence[float]) -> bool:
-    """Whether the last quarter of the passes gave over 5% of the total gain.
+    """Whether the last quarter of the passes gave over 5% of the likelihood gain.
 
     Averaged weights keep improving slowly, so the last pass is often the best, even if
     more passes would gain almost nothing. After a single evaluation, the result is
@@ -165,11 +165,11 @@ def still_rising(likelihoods: Sequence[float]) -> bool:
 
 
 def collect(log: ClickLog, data: RankingData) -> None:
-    """Frees the memory of datasets of a log, once it is large.
+    """Frees the memory of discarded TensorFlow datasets, if it may be large.
 
-    A TensorFlow dataset is in a reference cycle, which holds copies of features and
-    log. In a large process, a search for reference cycles takes up to a second. So
-    `collect` searches only when such cycles may hold `LARGE` bytes.
+    A TensorFlow dataset is in a reference cycle that holds copies of the features and
+    the log. In a large process, a search for reference cycles takes up to a second. So
+    `collect` searches only when the cycles may hold `LARGE` bytes.
     """
     global _held
     _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())
@@ -213,25 +213,26 @@ def fit(
     """Fits a click model to a log and keeps the best weights.
 
     Args:
-        model: A new click model; a name in `debias.presets`; a `correction` of clicks;
+        model: A new click model, a name in `debias.presets`, a `Correction` of clicks,
             or `Targets`. To resume a fit, give a model with the same seed.
         log: Sessions, in memory or on disk.
         data: Raw features of the items. `fit` scales the features.
-        validation: Sessions of the same items, to evaluate each pass; None: a tenth of
-            the queries is held out for this evaluation, and another tenth for
-            `evaluate`.
+        validation: Held-out sessions of the same items, to evaluate each pass. None
+            means that `fit` holds out a tenth of the queries for validation and another
+            tenth for `evaluate`.
         config: Settings of the training.
-        preprocess: Layer applied to raw features; None: a `Standardize` adapted to the
-            features of the shown items.
+        preprocess: Layer that preprocesses raw features. None means a `Standardize`
+            layer adapted to the items.
         weight: (S, L) weight of each cell in the loss, such as the `weight` of
-            `debias.propensity.policy_weights`; needs `validation`.
-        checkpoint: File to write after each round, and to resume from if it exists.
-        progress: Called with sessions done since the last call.
+            `debias.propensity.policy_weights`. `weight` needs `validation`.
+        checkpoint: File that stores the state after each round. If the file exists, the
+            fit resumes from it.
+        progress: Function that receives the number of sessions since its last call.
 
     Raises:
-        ValueError: A number of `config` is out of range, the log is too small to hold
-            sessions out, the loss became infinite or nan, or the checkpoint belongs to
-            another model or version.
+        ValueError: An argument is invalid, the log is too small to hold sessions out,
+            the loss became infinite or nan, or the checkpoint belongs to another model
+            or version.
 
     >>> import simulators
     >>> data = simulators.generate(queries=60, seed=1)
@@ -288,27 +289,28 @@ def fit_prepared(
 ) -> Fitted:
     """Fits like `fit`, on a log prepared by `prepare`.
 
-    Weight decay can win against the clicks of a small log, so that all items get the
-    same score. If `config` sets no decay, the fit then starts again with half the
-    decay, up to `HALVINGS` times, each time with a checkpoint of its own.
+    On a small log, weight decay can be so strong that all items get the same score.
+    Unless `config` sets the decay, the fit then starts again with half the decay, up to
+    `HALVINGS` times. Each restart has its own checkpoint.
 
     At the end of each pass, the weights are evaluated on held-out sessions. The
-    likelihood may fall within a pass. So in a long pass, weights are also evaluated
-    each time that training has read `OFTEN` times as many sessions as are held out.
+    likelihood can also fall during a pass. So the weights are also evaluated whenever
+    training has read `OFTEN` times as many sessions as are held out.
 
     Inside the scope of `debias.engine.distributed.join`, all processes train together
-    and share each batch, with the result of one process. Process 0 writes the
-    checkpoint, and all processes read it.
+    and share each batch. The result equals that of a single process. Process 0 writes
+    the checkpoint, and all processes read it.
 
     Args:
         model: See `fit`.
         prepared: Result of `prepare`.
         config: Settings of the training.
-        checkpoint: File to write after each round, and to resume from if it exists.
-        progress: Called with the number of sessions since the last call, including
-            those of skipped passes and of rounds before an interruption.
-        report: Called after each pass with its number (from 0) and its metrics. If the
-            fit starts again, numbers continue.
+        checkpoint: File that stores the state after each round. If the file exists, the
+            fit resumes from it.
+        progress: Function that receives the number of sessions since its last call. The
+            number includes skipped passes and rounds before an interruption.
+        report: Function that receives the number (from 0) and the metrics of each
+            completed pass. The numbers continue if the fit starts again.
 
     Raises:
         ValueError: See `fit`.
@@ -344,7 +346,7 @@ def fit_prepared(
 
 
 def next_checkpoint(path: str | Path, number: int) -> Path:
-    """The checkpoint of a fit that starts again, from 2.
+    """Path of the checkpoint of a restarted fit. The first restart has number 2.
 
     >>> next_checkpoint("trained/checkpoint.npz", 2).name
     'checkpoint-2.npz'
@@ -580,8 +582,8 @@ def _optimizer(model: ClickModel, decay: float, config: TrainingConfig) -> RowWi
 def decaying(model: ClickModel) -> list[Any]:
     """The variables with weight decay: all kernels except those in `without_decay`.
 
-    In a linear tower, the vectors of categories have weight decay as well. Otherwise
-    the vectors would grow to compensate for the decay of the kernel, and categories
+    In a linear tower, category embeddings have weight decay as well. Without decay, the
+    embeddings would grow to compensate for the decay of the kernel, and categories
     would outweigh numbers.
 
     >>> from debias.layers import BiasTower, Tower

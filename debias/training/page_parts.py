@@ -30,7 +30,7 @@ def examination(log: "ClickLog", model: Any, features: "np.ndarray") -> list[Fig
         log: The log.
         model: The trained model. Trees, and models that do not predict clicks, have no
             curve.
-        features: (items, F), as the model reads them.
+        features: Features (items, F), as the model reads them.
 
     Returns:
         The figure, or nothing if the log has no click at the first rank.
@@ -66,7 +66,7 @@ def calibration(clicks: Mapping[str, Any]) -> list[Figure]:
     """Figure of click rates by position beside predicted click rates.
 
     Args:
-        clicks: The clicks of an `Evaluation`.
+        clicks: The attribute `clicks` of an `Evaluation`.
 
     Returns:
         The figure, or nothing for a model that does not predict clicks.
@@ -88,12 +88,12 @@ def calibration(clicks: Mapping[str, Any]) -> list[Figure]:
 def examples(
     log: "ClickLog", scores: "np.ndarray", names: Any = None
 ) -> list[tuple[str, Sequence[dict[str, Any]]]]:
-    """The first lists with a click, in the logged order and in the order by score.
+    """The first lists with a click, as logged and as ordered by score.
 
     Args:
         log: The click log.
-        scores: (items,).
-        names: (items,) ids of the items; None for their indices.
+        scores: Scores (items,) of the items.
+        names: Ids (items,) of the items. None means their indices.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Results as a self-contained HTML page, in the style of the diagnosis."""
+"""Results as a self-contained HTML page, in the style of `debias diagnose`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,8 @@ EXPLAINED = {  # names that a table may show, with or without a cutoff such as @
     "nats. Higher is better.",
     "log_likelihood_per_item": "Mean log-probability of whether an item is clicked, in "
     "nats. Higher is better.",
-    "log_likelihood_per_session": "The same, summed over the items of a session.",
+    "log_likelihood_per_session": "Mean log-probability of the clicks of a session, "
+    "summed over its items, in nats. Higher is better.",
     "perplexity": "1: certain and correct predictions. 2: no better than a coin toss.",
     "click_mrr": "Mean of 1 / rank of the first clicked item, if the model orders the "
     "shown items. It has the position bias of the clicks.",
@@ -27,8 +28,10 @@ EXPLAINED = {  # names that a table may show, with or without a cutoff such as @
     "pairs_in_order": "Share of comparable pairs of held-out clicks that the model "
     "puts in order. Both items of a pair were at the same place for the same query.",
     "sessions_trained_on": "Number of training sessions of the candidate.",
-    "above_naive": "Lead over `softmax_naive` in that share, then its standard error.",
-    "ndcg": "Discounted gain, by grades, divided by that of the ideal ranking.",
+    "above_naive": "Difference from `softmax_naive` in pairs in order. The next "
+    "column has its standard error.",
+    "ndcg": "Discounted gain by relevance grades, divided by the gain of the ideal "
+    "ranking.",
     "mrr": "Mean of 1 / rank of the first relevant item, by grades.",
     "loss": "Mean training loss of a pass.",
     "effective": "Effective sample size, in unweighted sessions.",
@@ -42,7 +45,7 @@ class Figure(NamedTuple):
     Attributes:
         title: Heading of the figure.
         about: A sentence that describes the figure, also for screen readers.
-        drawings: Pairs of a name of `WIDTHS` and inline SVG of that width.
+        drawings: Pairs of a key of `WIDTHS` and an inline SVG of this width.
         legend: CSS variable of each label's colour.
     """
 
@@ -81,7 +84,8 @@ def page(
         title: Title, such as the name of a log.
         headline: The main result in a sentence.
         words: Further paragraphs.
-        sections: Titles, each with rows that have the same keys.
+        sections: Tables, as pairs of a title and rows. All rows of a table have the
+            same keys.
         figures: Figures, placed before the tables.
 
     >>> made = page("a.csv", "naive", [], [("Passes", [{"loss": 0.5}])])
@@ -102,7 +106,7 @@ def page(
 
 
 def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """Explanations of known names that occur in the heads and cells of tables.
+    """Explanations of metrics whose names occur in headers or cells of tables.
 
     >>> explained([[{"metric": "ndcg@5", "value": 0.5}]])["ndcg"][:4]
     'Disc'
@@ -118,7 +122,7 @@ def explained(tables: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
 
 
 def code(words: str) -> "Markup":
-    """A sentence as HTML, with `words` and --options as code.
+    """Converts a sentence to HTML, with `words` and --options as code.
 
     >>> str(code("try `a<b` (--rate)"))
     'try <code>a&lt;b</code> (<code>--rate</code>)'
@@ -132,7 +136,7 @@ def code(words: str) -> "Markup":
 
 
 def text(value: Any) -> str:
-    """Text of a cell: five digits, four decimals below .1, "" for None.
+    """Text of a cell: five significant digits, or four decimals below .1.
 
     >>> text(0.123456), text(0.00072841), text(2e-6), text(None), text(3)
     ('0.12346', '0.0007', '2e-06', '', '3')
@@ -147,7 +151,7 @@ def text(value: Any) -> str:
 
 
 def head(name: str) -> str:
-    """Head of a column.
+    """Header of a column, from its key.
 
     >>> head("log_likelihood")
     'log likelihood'

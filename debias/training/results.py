@@ -71,10 +71,10 @@ class Printed:
 
 
 def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator[Any]:
-    """Tables of the rows that fit the console.
+    """Formats rows as tables that fit the console.
 
-    If a single row is wider than the screen, it becomes lines of name and value.
-    Several rows become such lines if the screen is too narrow for their numbers.
+    A single row that is wider than the screen becomes lines of name and value. Several
+    rows become lines of name and value if the screen is too narrow for their numbers.
     """
     made, wide = table(title, rows), console.options.update(width=1_000)
     if len(rows) == 1:
@@ -93,7 +93,7 @@ def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
-    """Rows with the same keys as a rich table, with numbers right-aligned.
+    """Formats rows with equal keys as a rich table, with numbers right-aligned.
 
     >>> table("Clicks", [{"metric": "ndcg", "value": 0.5}]).row_count
     1

@@ -1,9 +1,10 @@
 """Model selection by held-out clicks.
 
 By default, candidates are compared by their rankings. All candidates are trained on a
-small part of the log. The best few are trained on a larger part, and the best of these
-on the whole log. This method is successive halving: Jamieson and Talwalkar,
-Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016.
+small part of the log. The best two and the baseline are then trained on a larger part.
+The chosen model is trained on the whole log. This method is successive halving:
+Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
+Optimization, AISTATS 2016.
 """
 
 import gc
@@ -98,28 +99,28 @@ def select(
     preprocess: keras.layers.Layer | None = None,
     progress: Callable[[int], None] = lambda sessions: None,
 ) -> Selected:
-    """Tries candidates, chooses one by held-out clicks, and fits it.
+    """Chooses a candidate model by held-out clicks, and fits it to the log.
 
     Args:
         log: Sessions, in memory or on disk.
         data: Raw features of the items.
-        by: Criterion. "ranking": the order of items with equal examination, see
-            `debias.training.choose_ranking`. "clicks": the click likelihood, if you
-            need click probabilities.
-        candidates: Names in `debias.presets`, in order of preference; None: the names
-            from `debias.training.candidates`.
+        by: Criterion. "ranking" compares how models order items with equal examination;
+            see `debias.training.choose_ranking`. "clicks" compares the click
+            likelihood; use it if you need click probabilities.
+        candidates: Names in `debias.presets`, in order of preference. None means the
+            names from `debias.training.candidates_of`.
         config: Settings of the training.
         preprocess: See `fit`.
-        progress: Called with sessions done since the last call.
+        progress: Function that receives the number of sessions since its last call.
 
     Returns:
-        `choice`, with the reason and the results of every candidate, and `fitted`, a
-        result of `fit`. `debias.evaluate` and `debias.export` also take the whole
-        result.
+        A result with two attributes. `choice` has the reason and the results of every
+        candidate, and `fitted` is a result of `fit`. `debias.evaluate` and
+        `debias.export` also accept the whole result.
 
     Raises:
-        ValueError: See `fit`; a candidate is unknown; a candidate does not predict
-            clicks but `by` is "clicks"; or no candidate could be trained.
+        ValueError: `fit` fails, a candidate is unknown, a candidate does not predict
+            clicks although `by` is "clicks", or training diverged for every candidate.
     """
     config = TrainingConfig() if config is None else config
     prepared = prepare(log, data, config.seed, preprocess)
@@ -130,8 +131,8 @@ def select(
 def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
     """The candidates for a log, in order of preference.
 
-    With few training queries, models with linear relevance come first, because towers
-    overfit.
+    With fewer than `FEW_QUERIES` training queries, models with linear relevance come
+    first, because towers overfit.
     """
     if by == "clicks":
         return CANDIDATES
@@ -173,9 +174,9 @@ def try_all(
         prepared: Result of `prepare`.
         config: Settings of the final fit.
         candidates: See `select`.
-        folder: Folder for the verdict of each candidate, from which an interrupted
-            choice resumes; None: no folder.
-        progress: Called with sessions done since the last call.
+        folder: Folder that stores the verdict of each candidate, so that an interrupted
+            choice can resume. None means that nothing is stored.
+        progress: Function that receives the number of sessions since its last call.
         by: See `select`.
     """
     if by not in get_args(By):

@@ -48,11 +48,12 @@ class Prepared(NamedTuple):
     Attributes:
         train: Training sessions, in memory or on disk.
         validation: Sessions for comparing passes and candidates, in memory.
-        test: Sessions that no choice uses; None if the caller made the split.
+        test: Sessions for a final evaluation, or None if the caller made the split.
         held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer applied to raw features.
-        feature_names: Names of the features in order; None if features have no names.
+        feature_names: Names of the features in order, or None if the features have no
+            names.
 
     `layout.kinds` has the kinds of the features, with the vocabularies of `train`.
     """
@@ -85,14 +86,13 @@ def prepare(
         log: All sessions, in memory or on disk.
         data: Raw features of the items.
         seed: Random seed of the split.
-        preprocess: Layer that scales features; None: a `Standardize` with the mean and
-            standard deviation of the features.
+        preprocess: Layer that scales features. None means a `Standardize` layer adapted
+            to the items of the training sessions, or to all items for a log on disk.
         targets: Whether the model reads the targets of the log.
 
     Raises:
-        ValueError: The log has no click, or too few sessions to hold some out. Or the
-            log names an item or query that `data` lacks, or an argument has a wrong
-            type.
+        ValueError: The log has no click, the log has too few sessions, the log names an
+            item or query that `data` lacks, or an argument has a wrong type.
     """
     check_types(log, data)
     if isinstance(log, ClickLog):
@@ -148,8 +148,8 @@ def held_out(
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
     """Training, validation and test sessions, and the unit of the split.
 
-    The unit is "query", so no query is in two parts. With fewer than 50 queries, the
-    unit is "session".
+    The unit is "query", which keeps all sessions of a query in one part. The unit is
+    "session" if the log has fewer than 50 queries.
 
     Raises:
         ValueError: A part would be empty.
@@ -183,10 +183,10 @@ def held_out_of_stream(
 ) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
     """The split of `held_out` for a log on disk, with samples of held-out sessions.
 
-    The parts equal those of `held_out` if every query occurs. With fewer than 50
-    queries, each session is assigned to a part at random. For a quick start of a fit,
-    at most 250,000 validation sessions and 250,000 test sessions are drawn, from 48 row
-    groups.
+    The parts equal those of `held_out` if every query occurs in the log. With fewer
+    than 50 queries, each session is assigned to a part at random. To start a fit
+    quickly, the function draws at most 250,000 validation sessions and 250,000 test
+    sessions, from 48 row groups.
 
     Args:
         stream: All sessions.
@@ -248,7 +248,8 @@ def vocabulary(
 
     Args:
         features: (items, F) of all items.
-        kinds: Kinds of the features; None for numbers only, which have no vocabulary.
+        kinds: Kinds of the features. None means that all features are numbers, which
+            have no vocabulary.
         train: The training sessions.
     """
     if kinds is None:
@@ -270,10 +271,11 @@ def standardized(
 
     Args:
         features: (items, F) raw features.
-        layer: Layer that scales the features; None: a `Standardize` adapted to them.
-        kinds: Kinds of the features; None for numbers only.
-        train: The training sessions. The layer is adapted to their items. If `train` is
-            None or on disk, the layer is adapted to all items.
+        layer: Layer that scales the features. None means a `Standardize` layer adapted
+            to the features.
+        kinds: Kinds of the features. None means that all features are numbers.
+        train: The training sessions. The layer is adapted to the shown items of these
+            sessions, or to all items if `train` is None or on disk.
         coded: Kinds of the raw features, if `kinds` has other vocabularies.
     """
     if layer is None:

@@ -1,4 +1,4 @@
-"""Worth and levels of targets, for `debias.fit` and `debias train`."""
+"""Weights and thresholds of targets, for `debias.fit` and `debias train`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ class Targets:
     """The preset "multi_target" with custom worths or levels, for `debias.fit`.
 
     Attributes:
-        worth: Worth of a click ("click") and of each exceeded level of a target, by
-            name. Empty: 1 for each level and 0 for a click.
-        levels: Increasing levels that targets must exceed, by name. Targets without an
-            entry have the level 0.
+        worth: Weight in the ranking score of a click ("click") and of each exceeded
+            level of a target, by name. If empty, the weight is 1 for each level and 0
+            for a click.
+        levels: Increasing thresholds that the value of a target may exceed, by name. A
+            target without an entry has the threshold 0.
 
     >>> from debias.data import ClickLog
     >>> from debias.data.layout import layout_of

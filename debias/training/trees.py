@@ -23,10 +23,10 @@ class FittedTrees(Printed):
     Attributes:
         model: The trees, which are both click model and ranker.
         log_likelihood: Held-out log-likelihood, in nats per session.
-        test_log_likelihood: Log-likelihood of test sessions, which no choice used, in
-            nats per session.
-        rounds: Number of trees kept.
-        history: Held-out log-likelihood per impression after each round.
+        test_log_likelihood: Log-likelihood of the test sessions, in nats per session.
+        rounds: Number of trees in the model.
+        history: Held-out log-likelihood per impression after about ten of the rounds.
+            For LambdaMART, NDCG@10 replaces the log-likelihood.
         sessions: Numbers of training, validation and test sessions.
         held_out_by: "query" or "session".
     """
@@ -65,23 +65,23 @@ def fit_trees(
     """Fits a ranker of boosted trees to clicks.
 
     The model is a product model whose relevance is a sum of trees. Examination starts
-    at an estimate from the log, and an EM step updates it after each tree. With
-    `judged`, LambdaMART is trained on judgments from the log instead. Sessions are held
+    at an estimate from the log, and an EM step updates it after each tree. If `judged`,
+    the function instead trains LambdaMART on judgments from the log. Sessions are held
     out as in `debias.fit`.
 
     Args:
-        log: Sessions. A log on disk is read into memory and counted.
+        log: Sessions. A log on disk is read into memory.
         data: Raw features of the items.
         config: Settings of the trees.
-        progress: Called with rounds done since the last call.
+        progress: Function that receives the number of rounds since its last call.
         judged: Whether to train LightGBM's LambdaMART on grades from
             `debias.propensity.judge`. LambdaMART does not predict clicks. Grades from
             few impressions are shrunk towards their prior, so grades need no weights.
 
     Raises:
         ValueError: The log is too small to hold sessions out, has no click, or has no
-            feature that differs between items. Or, for judgments, the log does not
-            identify examination.
+            feature that differs between items. LambdaMART also needs a log that
+            identifies examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -209,7 +209,7 @@ def _lambdamart(
 
 
 def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
-    """Counts by item and place, summed over queries."""
+    """Impressions and clicks by item and place, summed over queries."""
     counted = cells(log, "all", places(log, list_size))
     assert counted.names is not None
     row = np.searchsorted(shown, counted.names.item)[counted.pair]
@@ -217,11 +217,11 @@ def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
 
 
 def start_of(log: ClickLog, devices: int) -> np.ndarray:
-    """(K,) initial examination of each place, by click rates if not identified.
+    """Initial examination (K,) of each place, estimated from the log.
 
-    Examination is 1 at rank 1, or at a rank that is significantly more examined, such
-    as a rank below a banner. Devices start from the same curve, scaled by their own
-    click rates.
+    Click rates replace examination that the log does not identify. Examination is 1 at
+    rank 1, unless another rank is examined significantly more, such as a rank below a
+    banner. Each device starts from the same curve, scaled by its click rate.
     """
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)
@@ -243,7 +243,7 @@ def start_of(log: ClickLog, devices: int) -> np.ndarray:
 
 
 def _filled(theta: np.ndarray, counts: Counts, devices: int) -> np.ndarray:
-    """(K,) theta, of a device without impressions the mean of all at each rank."""
+    """Fills `theta` (K,) of devices without impressions by the mean at each rank."""
     curves = theta.reshape(devices, -1)
     shown = np.bincount(counts.place, counts.shown, len(theta)).reshape(curves.shape)
     mean = (shown * curves).sum(axis=0) / np.maximum(shown.sum(axis=0), 1.0)
