@@ -1,8 +1,7 @@
-"""Learn what users find relevant from clicks that are biased by how items were shown.
+"""Unbiased learning to rank and retrieval from click logs.
 
-The names in `__init__.pyi` beside this file are stable; everything else in the package
-may change. A name is loaded when it is first used, so `import debias` loads no
-TensorFlow.
+The names in `__init__.pyi` are the stable interface; all other names may change. Names
+are imported on first use, so `import debias` does not load TensorFlow.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Opens files and folders that the library wrote: `debias.load`."""
+"""Opens files and folders that this library wrote: `debias.load`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,13 @@ class Trained:
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """Names of the features in order; None if features have no names."""
+        """Names of the features in order, or None if the features have no names."""
         names: tuple[str, ...] | None = self.ranker.feature_names
         return names
 
 
 def load(path: str | Path) -> Any:
-    """Opens anything that this library wrote, in any process.
+    """Opens a model, a ranker or a folder that this library wrote.
 
     | path | result |
     |---|---|
@@ -47,7 +47,8 @@ def load(path: str | Path) -> Any:
     | folder of versions, or of a single version | the current `Version` |
 
     Raises:
-        ValueError: The path does not exist, has another kind, or is damaged.
+        ValueError: The path does not exist, is damaged, or was not written by this
+            library.
         ModuleNotFoundError: The runtime of the format is not installed.
 
     >>> load("nowhere.keras")
@@ -210,7 +211,7 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
 
 
 def plan_of(folder: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Reads the options of `debias train` for this folder, from `train.json`.
+    """Reads the options of `debias train` from the file `train.json` of a folder.
 
     Raises:
         ValueError: The file is missing or damaged.

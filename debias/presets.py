@@ -1,7 +1,7 @@
-"""The table of models for the command line, `select` and the benchmarks.
+"""Table of the models for the command line, `select` and the benchmarks.
 
-It does not load TensorFlow. To add a model, write its class, write its builder in
-`debias.models.builders`, and add a line here.
+Importing this module does not load TensorFlow. To add a model, write its class, write
+its builder in `debias.models.builders`, and add a line to `PRESETS`.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class Preset(NamedTuple):
 
     Attributes:
         about: One-line description.
-        path: Module and name of its builder.
-        predicts_clicks: Whether its outputs are click logits. Other models only rank.
-            Compare their likelihoods only with each other.
+        path: Import path of the function that builds the model.
+        predicts_clicks: Whether the model outputs click logits. Models without click
+            logits only rank, and their likelihoods are comparable only with each other.
     """
 
     about: str
@@ -46,7 +46,7 @@ PRESETS: Mapping[str, Preset] = {
         f"{_BUILDERS}.product",
     ),
     "trust": Preset(
-        "product in which trusted places are clicked beside attraction (trust bias)",
+        "product with clicks on unattractive items at trusted ranks (trust bias)",
         f"{_BUILDERS}.trust",
     ),
     "product_linear": Preset(
@@ -71,7 +71,7 @@ PRESETS: Mapping[str, Preset] = {
         f"{_BUILDERS}.mixture",
     ),
     "xpa": Preset(
-        "cross-position attention: neighbours change the click (XPA)",
+        "cross-position attention: neighbours change click probabilities (XPA)",
         f"{_BUILDERS}.xpa",
     ),
     "multi_target": Preset(
@@ -109,7 +109,7 @@ PRESETS: Mapping[str, Preset] = {
         predicts_clicks=False,
     ),
 }
-"""Models by name; the simplest first."""
+"""Models by name, in order of increasing complexity."""
 
 _CORRECTIONS = "debias.models.corrections"
 
@@ -119,8 +119,8 @@ class Correction(NamedTuple):
 
     Attributes:
         about: One-line description.
-        path: Module and name of its builder.
-        needs: What must be known about the log: examination, trust.
+        path: Import path of the function that builds the model.
+        needs: Quantities that the correction needs: "examination", "trust".
     """
 
     about: str
@@ -129,9 +129,9 @@ class Correction(NamedTuple):
 
 
 _LISTWISE = "; softmax over the list"
-_IPS = "clicks over the examination of their rank (inverse propensity)"
-_AFFINE = "clicks less the trust in their rank, over its examination"
-_ROBUST = "what a direct model does not explain, over examination, and its guess"
+_IPS = "clicks divided by the examination of their rank (inverse propensity)"
+_AFFINE = "clicks minus the trust in their rank, divided by its examination"
+_ROBUST = "a direct model plus its residuals divided by examination"
 CORRECTIONS: Mapping[str, Correction] = {
     "ips": Correction(_IPS, f"{_CORRECTIONS}.ips", ("examination",)),
     "ips_listwise": Correction(
@@ -167,7 +167,7 @@ CORRECTIONS: Mapping[str, Correction] = {
 
 TREES: Mapping[str, str] = {
     "trees": "the product model with boosted trees for relevance, by LightGBM",
-    "trees_xgboost": "the same by XGBoost",
+    "trees_xgboost": "the product model with boosted trees for relevance, by XGBoost",
     "lambdamart": "LambdaMART on judgments from debiased clicks, by LightGBM",
 }
 """Rankers of trees by name; `debias.training.fit_trees` fits them."""
@@ -178,11 +178,10 @@ READS_TARGETS = ("multi_target",)  # actions beside clicks; never chosen by clic
 
 
 def build(name: str, layout: "Layout", seed: int = 0) -> "ClickModel":
-    """Builds a new model by its name in the table.
+    """Builds a new model by its name in `PRESETS`.
 
     Raises:
-        ValueError: No model has this name, or the name is that of a correction, which
-            also needs propensities.
+        ValueError: `PRESETS` lacks the name. Other functions fit corrections and trees.
 
     >>> [name for name, each in PRESETS.items() if not each.predicts_clicks][:3]
     ['softmax_naive', 'listwise', 'listwise_linear']

@@ -1,11 +1,11 @@
 """TensorFlow Ranking on a current TensorFlow and Keras 3.
 
 TensorFlow Ranking 0.5.3 can be installed with a current TensorFlow, but has two
-problems. First, it cannot be imported, because it uses the Estimator, which TensorFlow
-has removed; `load` imports it nevertheless. Second, its Keras losses are silently
-wrong: Keras 3 swapped two arguments of the base class of losses, so a reduction is
-taken for the name. `RankingLoss` wraps the functions that these losses call. The
-metrics of TensorFlow Ranking work unchanged:
+problems. First, `import tensorflow_ranking` fails, because TensorFlow has removed
+Estimators; `load` imports the package nevertheless. Second, the Keras losses of
+TensorFlow Ranking are silently wrong. Keras 3 swapped two arguments of its base class
+of losses, so the reduction is read as the name. `RankingLoss` is correct, because it
+wraps the underlying loss functions. The metrics of TensorFlow Ranking work unchanged:
 
     tfr = debias.tfr.load()
     model.compile(
@@ -116,7 +116,7 @@ class RankingLoss(keras.losses.Loss):
 
     Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
     pairwise losses are averaged over `batch * list_size` cells including padding. So
-    they become smaller when a batch is padded, unlike the losses of `debias.losses`.
+    padding a batch makes these losses smaller, unlike the losses of `debias.losses`.
     All losses use `temperature`. TensorFlow Ranking 0.5.3 ignored `temperature` in
     pairwise losses. Only dense tensors are supported, not ragged tensors.
 
@@ -132,8 +132,8 @@ class RankingLoss(keras.losses.Loss):
     Call arguments:
         y_true: `(batch, list_size)` labels, -1 at padding.
         y_pred: `(batch, list_size)` scores. For `mixture_em_loss`, `click_em_loss` and
-        `ordinal_loss`, scores have a third axis. sample_weight: Weights of lists,
-        `(batch,)` or `(batch, 1)`, or of items,
+            `ordinal_loss`, scores have a third axis.
+        sample_weight: Weights of lists, `(batch,)` or `(batch, 1)`, or of items,
             `(batch, list_size)`.
 
     >>> loss = RankingLoss("mixture_em_loss")

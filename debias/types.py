@@ -1,4 +1,4 @@
-"""Types of arguments and results; this module loads nothing."""
+"""Types of arguments and results. This module needs only the standard library."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

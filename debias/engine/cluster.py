@@ -1,4 +1,6 @@
-"""Processing the files of a log on a Dask cluster, with the result of one process.
+"""Processes the files of a log on a Dask cluster.
+
+The result equals that of a single process.
 
 >>> with joined(None) as over:
 ...     list(over(abs, [-1, 2]))
@@ -29,13 +31,14 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
     """Context manager with a `map` over the workers of a cluster.
 
     The function and its arguments are pickled. If a worker dies, other workers repeat
-    its tasks. If there is no worker for a minute, iterating raises `ValueError`. All
-    workers must see the same paths, on a shared file system or in an object store.
+    its tasks. Iterating raises `ValueError` if the cluster has no worker for a minute.
+    All workers must see the same paths, on a shared file system or in an object store.
 
     Args:
-        address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786. local:N
-            starts N processes on this machine. None gives the built-in `map`.
-        seconds: Time limit for the scheduler and a first worker to answer.
+        address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786. The address
+            local:N starts N processes on this machine. None means that the built-in
+            `map` is used.
+        seconds: Time limit in seconds for the scheduler and a first worker to answer.
 
     Raises:
         ModuleNotFoundError: The extra `cluster` is not installed.
@@ -83,8 +86,8 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
 def _settings() -> Any:
     """Settings of Dask for workers of this machine, which scan large arrays.
 
-    By default, Dask has memory returned to the system at every release of 64 KB, which
-    makes counting a fourth slower, and profiles its workers.
+    By default, Dask profiles its workers, and returns memory to the system at every
+    release of 64 KB. Returning memory makes counting a fourth slower.
     """
     import dask
 
@@ -97,7 +100,7 @@ def _settings() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Dask's tracebacks of a lost connection, which is an error here."""
+    """Silences Dask's tracebacks of a lost connection, which raises an error here."""
     log = logging.getLogger("distributed.client")
     before = log.level
     log.setLevel(logging.CRITICAL)

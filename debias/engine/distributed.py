@@ -1,8 +1,8 @@
 """Distributed training: each process takes its rows of every global batch.
 
 This module uses Keras on JAX. Parameters are replicated, and gradients are summed over
-the processes. So a step equals the step of one process on the whole batch. Add these
-lines to a script, and start it once per process:
+the processes. So a step equals the step of a single process on the whole batch. Add
+these lines to a script, and start the script once per process:
 
     from debias import distributed
     distribution = distributed.join()  # before anything else of Keras
@@ -32,14 +32,17 @@ def join(
 ) -> keras.distribution.DataParallel:
     """Waits for the other processes and returns a Keras distribution.
 
-    `join` needs `KERAS_BACKEND=jax`. Call `join` before any array is made.
+    `join` needs `KERAS_BACKEND=jax`. Call `join` before any array is created.
 
     Args:
-        coordinator: HOST:PORT of process 0; None: $DEBIAS_COORDINATOR.
-        processes: Number of processes; None: $DEBIAS_PROCESSES.
-        process: Number of this process, from 0; None: $DEBIAS_PROCESS.
-        heartbeat: Seconds of silence after which a process counts as dead, and the
-            other processes end.
+        coordinator: HOST:PORT of process 0. The default is the environment variable
+            DEBIAS_COORDINATOR.
+        processes: Number of processes. The default is the environment variable
+            DEBIAS_PROCESSES.
+        process: Index of this process, from 0. The default is the environment variable
+            DEBIAS_PROCESS.
+        heartbeat: Seconds without a heartbeat after which a process counts as dead and
+            the other processes end.
 
     Raises:
         ValueError: A value is missing, or Keras runs on another backend.
@@ -50,8 +53,8 @@ def join(
             f"{keras.backend.backend()}: set KERAS_BACKEND=jax before it is imported"
         )
     where = coordinator or _environment("COORDINATOR", "HOST:PORT of process 0")
-    count = int(processes or _environment("PROCESSES", "their number"))
-    own = int(_environment("PROCESS", "from 0") if process is None else process)
+    count = int(processes or _environment("PROCESSES", "number of processes"))
+    own = int(_environment("PROCESS", "index from 0") if process is None else process)
     if not 0 <= own < count:
         raise ValueError(f"process must be in 0..{count - 1}, got {own}")
     import jax
@@ -65,13 +68,14 @@ def _environment(name: str, what: str) -> str:
     found = os.environ.get(f"DEBIAS_{name}")
     if not found:
         raise ValueError(
-            f"{name.lower()} must be given, or DEBIAS_{name} be set: {what}"
+            f"give {name.lower()} ({what}), or set the environment variable "
+            f"DEBIAS_{name}"
         )
     return found
 
 
 def me() -> tuple[int, int]:
-    """Number of this process, and of all processes; (0, 1) outside a `scope`."""
+    """Index of this process, and number of processes; (0, 1) outside a `scope`."""
     if keras.distribution.distribution() is None:
         return 0, 1
     import jax
@@ -84,19 +88,21 @@ def share(
 ) -> Any:
     """Dataset with this process's rows of each global batch, for `fit`.
 
-    Process r of n takes the rows r m / n to (r + 1) m / n of m. All processes take the
-    same number of steps. Batches of sessions have a weight per session. If m is not a
-    multiple of n, the last session is repeated with weight 0, and the other weights are
-    increased so that the mean of the weighted losses is unchanged.
+    Process r of n processes takes the rows from r m / n to (r + 1) m / n of a batch of
+    m rows. All processes take the same number of steps. Batches of sessions get a
+    weight per session. If m is not a multiple of n, the last session is repeated with
+    weight 0. The other weights are then increased so that the mean weighted loss is
+    unchanged.
 
     Args:
         batches: Dataset of `debias.batches`, or `Batches`, with the global batch size.
             All processes must pass equal datasets, so give the same seed.
-        process, processes: r and n; None: the values of the `scope`.
+        process, processes: Index r of this process, and number n of processes. The
+            defaults are the values of the `scope`.
 
     Raises:
-        ValueError: A retrieval batch has a number of rows that n does not divide, or
-            batches are packed.
+        ValueError: Batches are packed, or the number of rows of a retrieval batch is
+            not a multiple of n.
 
     >>> import tensorflow as tf
     >>> batch = tf.data.Dataset.from_tensors(({"x": [1, 2, 3]}, [0, 1, 0]))
@@ -182,10 +188,10 @@ def held_alone(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def lost_process() -> Iterator[None]:
-    """Context manager that explains errors of steps after another process died.
+    """Context manager that explains errors after another process has died.
 
     Raises:
-        RuntimeError: Another process died. This error replaces the error of the engine.
+        RuntimeError: Another process has died. This error replaces the error of JAX.
     """
     count = me()[1]
     try:

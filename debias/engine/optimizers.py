@@ -21,45 +21,45 @@ def _assigned(variable: Any, value: Tensor) -> Tensor:
 class RowWiseAdam(keras.optimizers.Adam):
     """Adam that only updates the rows of an embedding table that occur in the batch.
 
-    With g the sum of the gradients of all occurrences of a row in the batch:
+    Let g be the sum of the gradients of all occurrences of a row in the batch, and t
+    the number of steps of the optimiser. A row that occurs in the batch is updated by:
 
         m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
         row <- row - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)
 
-    for rows that occur; other rows of table and moments are neither read nor written. t
-    counts steps of the optimiser. If every batch contains every row, this optimiser
-    equals Adam. If a row is absent, Adam continues to move the row by its momentum;
-    this optimiser does not. Adam updates all other variables.
+    Rows that do not occur in the batch are neither read nor written, in the table and
+    its moments. This optimiser equals Adam if every batch contains every row. Adam
+    moves an absent row by its momentum, but this optimiser does not. Variables that are
+    not embedding tables are updated by Adam.
 
-    On TensorFlow, gradients of a gather arrive as lists of rows, and this optimiser
-    sums repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not sum
-    repeated rows, and move an id that occurs 256 times 16 times too far. Other backends
-    compute dense gradients. On other backends, this optimiser equals Adam, also in
-    cost.
+    On TensorFlow, the gradient of a gather is a list of rows, and this optimiser sums
+    repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not sum
+    repeated rows: if an id occurs 256 times in a batch, they move its row 16 times too
+    far. On backends other than TensorFlow, gradients are dense, and this optimiser
+    equals Adam in result and cost.
 
     If a batch looks up more ids than a table has rows, updating single rows costs more
-    than updating the whole table. So tables of up to `dense_rows` rows are updated
-    densely, by plain Adam on summed gradients; this moves absent rows by their
-    momentum. If no table has more than `dense_rows` rows, `compile` may use
-    `jit_compile=True`.
+    than updating the whole table. So plain Adam updates all rows of tables of up to
+    `dense_rows` rows. Plain Adam also moves absent rows by their momentum. `compile`
+    accepts `jit_compile=True` if no table has more than `dense_rows` rows.
 
-    `weight_decay`, decoupled from the gradient, and `use_ema` work as in Keras. Weight
-    decay and `use_ema` read whole tables. With `averaging=eta`, the optimiser averages
-    the weights over a growing window instead of exponentially: after step t = 0, 1, 2,
-    ...
+    `weight_decay` (decoupled from the gradient) and `use_ema` work as in Keras, and
+    read whole tables. With `averaging=eta`, the optimiser averages the weights over a
+    growing window instead of exponentially. After step t = 0, 1, 2, ..., the optimiser
+    computes:
 
         average <- average + (eta + 1) / (t + eta + 1) (weights - average)
 
     With eta = 3, the average is roughly the mean over the last quarter of all steps,
-    for any number of steps. If `overwrite_at_end`, Keras's `fit` replaces the weights
-    by their average at the end.
+    for any number of steps. Keras's `fit` replaces the weights by their average at the
+    end if `overwrite_at_end` is set.
 
-    Tables that are updated by row are averaged by row, and exactly. Let G(t) = 1/(eta +
-    2) 2/(eta + 3) ... t/(t + eta + 1). While a row is absent, the difference between
-    average and weights shrinks by the factor G(t) / G(s) from step s to step t. So the
-    optimiser stores D = (average - weights) / G instead of the average. For absent
-    rows, D is constant. A step that moves a row by x subtracts x / G(t - 1) from D.
-    `weight_decay` moves all rows, so the whole table is then averaged.
+    Tables that are updated by row are also averaged by row, without approximation. Let
+    G(t) = 1/(eta + 2) 2/(eta + 3) ... t/(t + eta + 1). While a row is absent, the
+    difference between average and weights shrinks by the factor G(t) / G(s) from step s
+    to step t. So the optimiser stores D = (average - weights) / G instead of the
+    average. For absent rows, D is constant. A step that moves a row by x subtracts x /
+    G(t - 1) from D. `weight_decay` moves all rows, so the whole table is then averaged.
 
     Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
     TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
@@ -70,10 +70,10 @@ class RowWiseAdam(keras.optimizers.Adam):
     Args:
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: See `keras.optimizers.Adam`.
-        dense_rows: Tables with at most this many rows are updated densely.
-        averaging: eta of the average over a growing window, 0 or more; None: no
-            average, or an exponential average with `use_ema`.
-        overwrite_at_end: Whether `fit` leaves averaged weights in the model.
+        dense_rows: Largest number of rows of a table that is updated as a whole.
+        averaging: eta of the average over a growing window, 0 or more. None means no
+            average over a growing window.
+        overwrite_at_end: Whether the model has averaged weights after `fit`.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
     >>> RowWiseAdam(0.01).get_config()["beta_2"]
@@ -184,7 +184,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         """Replaces the trainable variables by their averages, and restarts averaging.
 
         Raises:
-            ValueError: There is no average over a growing window.
+            ValueError: `averaging` is None.
         """
         if self.averaging is None:
             raise ValueError(
@@ -209,7 +209,7 @@ class RowWiseAdam(keras.optimizers.Adam):
         """The averages of the trainable variables, in their order.
 
         Raises:
-            ValueError: There is no average.
+            ValueError: `averaging` is None and `use_ema` is not set.
         """
         if not self.use_ema:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Scores items by an exported ranker of any format; looks up features by name."""
+"""Scores items by an exported ranker of any format."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +21,19 @@ ITEMS = 1 << 14  # items scored at once, so that they fit into a cache
 
 @dataclass(frozen=True)
 class Scorer:
-    """Function of features (items, F) float32, or raw rows, to scores (items,).
+    """Function from features (items, F) float32, or raw rows, to scores (items,).
 
     Attributes:
-        run: Function from (1, items, F) to (1, items) of the format's runtime.
-        feature_names: Names of the features in order; None if features have no names.
-        kinds: Kinds of the features with their vocabularies; None for numbers only.
-        examination: Examination of each rank relative to rank 1 in the ranker's click
-            model, with None at unknown ranks. None if no rank is known.
-        name: Name of the file, for messages.
+        run: Function of the format's runtime, from features (1, items, F) to scores (1,
+            items).
+        feature_names: Names of the features in order, or None if the features have no
+            names.
+        kinds: Kinds of the features with their vocabularies. None means that all
+            features are numbers.
+        examination: Examination of each rank relative to rank 1, as the ranker's click
+            model learned it. Unknown ranks are None, and `examination` is None if all
+            ranks are unknown.
+        name: Name of the file, for error messages.
     """
 
     run: Callable[[np.ndarray], Any]
@@ -40,7 +44,7 @@ class Scorer:
 
     @cached_property
     def codes(self) -> dict[str, dict[str, int]]:
-        """Dict from value to code, for each category among the features."""
+        """Dict from value to code, for each categorical feature."""
         return {
             each.name: {value: code for code, value in enumerate(each.values, FIRST)}
             for each in self.kinds or ()
@@ -51,9 +55,9 @@ class Scorer:
         """Scores (items,) of features (items, F), computed in pieces.
 
         Args:
-            features: Numbers and codes in the order of training; or raw rows, with
-                features looked up by name: a pandas or Polars data frame, an Arrow
-                table, or a dict of columns.
+            features: Numbers and codes in the order of training, or raw rows, whose
+                features are looked up by name. Raw rows are a pandas or Polars data
+                frame, an Arrow table, or a dict of columns.
 
         Raises:
             ValueError: The number of features is wrong, or a feature is missing or not
@@ -88,14 +92,14 @@ def encoded(
     """Encodes raw rows, a data frame or a dict of columns, as (items, F) float32.
 
     Args:
-        rows: One row per item; other columns are ignored.
+        rows: Table with one row per item. Columns that are not features are ignored.
         names: Names of the ranker's features in order.
-        kinds: Kinds of the features; None for numbers only.
-        ranker: Name of the ranker in errors.
+        kinds: Kinds of the features. None means that all features are numbers.
+        ranker: Name of the ranker in error messages.
 
     Raises:
-        ValueError: The names are unknown, the rows are no table, or a feature is
-            missing or of another kind.
+        ValueError: `names` is None, `rows` is not a table, or a feature is missing or
+            has another kind.
 
     >>> encoded({"b": [1, 2], "a": [3, 4]}, ("a", "b"), None, "ranker").tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -182,7 +186,7 @@ def read_saved_model(path: Path) -> Opened:
 
 
 def scored_by(ranker: Callable[..., Any]) -> Callable[..., Any]:
-    """A Keras ranker as a function of NumPy arrays, compiled if that is faster."""
+    """Wraps a Keras ranker as a function of NumPy arrays, compiled on TensorFlow."""
     import keras
 
     call = ranker
@@ -196,7 +200,7 @@ def scored_by(ranker: Callable[..., Any]) -> Callable[..., Any]:
 def carried(
     extra: Mapping[str, Any],
 ) -> tuple[tuple[str, ...] | None, Features | None, Curve | None]:
-    """Names, kinds and examination, from the JSON values in an export.
+    """Feature names, feature kinds and examination, from the metadata of an export.
 
     >>> carried({"feature_names": ["price"], "examination": [1.0, None]})
     (('price',), None, (1.0, None))

@@ -1,10 +1,10 @@
 """Compiled loops of several training steps that make their own batches.
 
-With `steps_per_execution` in `compile`, Keras takes several steps at once, on batches
-from a pipeline. If a step can make its own batch, from a log in memory or from stacked
-batches, one `tf.while_loop` replaces these steps. Weights, logs and callbacks are the
-same as with Keras. On two cores, the loop saves 20% of the CPU time of a step of 2 ms,
-and 6% of a step of 4 ms.
+With `steps_per_execution` in `compile`, Keras runs several steps per execution, on
+batches from a pipeline. One `tf.while_loop` replaces these steps if a step can make its
+own batch, from a log in memory or from stacked batches. Weights, logs and callbacks are
+the same as with Keras. On two cores, the loop saves 20% of the CPU time of a step of 2
+ms, and 6% of a step of 4 ms.
 """
 
 from collections.abc import Callable, Generator
@@ -18,14 +18,14 @@ Execution = tuple[Any, Any, Any]  # data, number of steps, and index of the firs
 
 @runtime_checkable
 class MakesExecutions(Protocol):
-    """A dataset with a length, whose batches a compiled loop can make by itself.
+    """A dataset of known length, whose batches a compiled loop can make by itself.
 
     The data of the dataset has a method `batch`, which takes the number of a batch in
     the epoch and returns this batch.
     """
 
     def executions(self, size: int) -> Generator[Execution]:
-        """Yields the arguments of executions of at most `size` steps, without end."""
+        """Yields loop arguments endlessly, each for at most `size` steps."""
 
     def cardinality(self) -> Any: ...
 
@@ -79,12 +79,13 @@ class SteppingModel(keras.Model):
         steps: int,
         **kwargs: Any,
     ) -> Any:
-        """Fits like `fit`, with `steps` steps per epoch, several per execution.
+        """Fits like `fit`, but runs several steps in each execution.
 
         Args:
-            loop: `loop_over_log` or `loop_over_stack`; called once after each
-                compilation.
-            executions: Arguments of the loop for each execution; closed at the end.
+            loop: `loop_over_log` or `loop_over_stack`. The function is called once
+                after each compilation.
+            executions: Generator of the loop's arguments for each execution. The
+                generator is closed at the end.
             steps: Number of steps in an epoch.
             **kwargs: Arguments of `fit`, without its data.
         """
@@ -111,7 +112,7 @@ class SteppingModel(keras.Model):
 
 
 def loop_over_log(model: Any) -> Any:
-    """A compiled loop over an epoch's batches, from a start for some steps."""
+    """A compiled loop over consecutive batches of an epoch, which it makes itself."""
     import tensorflow as tf
 
     step = model.train_step
@@ -129,7 +130,7 @@ def loop_over_log(model: Any) -> Any:
 
 
 def _any_length(value: Any) -> Any:
-    """The shape and type of a tensor, but for its length; others as they are."""
+    """Spec of a tensor without its length; all other values are unchanged."""
     import tensorflow as tf
 
     if not tf.is_tensor(value):

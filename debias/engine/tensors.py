@@ -13,9 +13,10 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a small table: one_hot(ids) @ table, shape `(*ids.shape, dim)`.
 
     The function uses a matrix product instead of a gather. On TensorFlow, the gradient
-    of a gather is a list of rows, and Adam, Adagrad and RMSprop do not sum repeated
-    rows. An id that occurs 256 times in a batch is then moved 16 times too far. This
-    matters for positions, which repeat in every batch of lists.
+    of a gather is a list of rows, and Keras's Adam, Adagrad and RMSprop do not sum
+    repeated rows. If an id occurs 256 times in a batch, these optimisers move its row
+    16 times too far. The error matters for positions, which repeat in every batch of
+    lists.
 
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
@@ -46,10 +47,10 @@ def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:
 
 
 def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
-    """`ids` as int32, checked against the largest id.
+    """`ids` as int32, checked against the largest id on TensorFlow.
 
-    On TensorFlow, a graph also raises an error for larger ids. The error is
-    TensorFlow's `InvalidArgumentError`. XLA does not execute such checks.
+    Ids above `largest` raise TensorFlow's `InvalidArgumentError`, also in graphs. XLA
+    and other backends do not check ids.
 
     >>> checked_ids(ops.array([[1, 2]]), 2, "too far").shape[1]
     2
