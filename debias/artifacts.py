@@ -19,7 +19,7 @@ class Trained:
     """A folder that `debias train` wrote.
 
     Attributes:
-        ranker: The ranker, from raw features to scores.
+        ranker: The ranker, which maps raw features to scores.
         model: The click model of the ranker.
         report: The report of the training, from `report.json`.
     """

@@ -1,4 +1,4 @@
-"""`debias export`: writes the ranker of a trained folder in a serving format."""
+"""`debias export`: writes a trained ranker in a serving format."""
 
 from pathlib import Path
 from typing import Annotated

@@ -33,9 +33,9 @@ def columns_of(
     preset: Annotated[
         str,
         typer.Option(
-            help="Column names of an event tracker: ubi (OpenSearch User Behavior "
-            "Insights), ga4 (Google Analytics export), segment, snowplow, "
-            "algolia or generic."
+            help="Event tracker whose column names are the defaults: ubi (OpenSearch "
+            "User Behavior Insights), ga4 (Google Analytics export), segment, "
+            "snowplow, algolia or generic."
         ),
     ] = "generic",
     column: Annotated[

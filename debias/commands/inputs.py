@@ -109,9 +109,9 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
     """Decorator that expands arguments of a command into command-line options.
 
     For example, `options(source=Source.of)` decorates a command with an argument
-    `source`. The command then has all options of `Source.of`, and receives the result
-    of `Source.of`. Errors that the user can correct are printed as messages without a
-    traceback. Every command has the option `--quiet`.
+    `source`. The command line has all options of `Source.of`, and the command receives
+    the result of `Source.of`. Errors that the user can correct are printed as messages
+    without a traceback. Every command has the option `--quiet`.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -252,7 +252,7 @@ class Opened(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A source whose schema has been read.
+    """A log whose schema has been read.
 
     Attributes:
         source: Path of the log, and the options for reading it.

@@ -134,7 +134,7 @@ def _scored(
 
 
 def _fresh(model: Path, source: inputs.Source, log: "ClickLog") -> "np.ndarray | None":
-    """(S,) bool: the session was not used in training; None: use all sessions."""
+    """Mask (S,) of sessions that training did not use; None means all sessions."""
     import numpy as np
 
     from debias.artifacts import plan_of

@@ -109,7 +109,7 @@ def found_or_read(
 
 
 def say_left_out(share: float) -> None:
-    """Prints the share of unused impressions, if any."""
+    """Prints the share of unused impressions, unless it is 0."""
     if share:
         say(
             f"note: {share:.1%} of the impressions are at ranks with unknown "

@@ -21,7 +21,8 @@ def plan(
         typer.Option(
             "--out",
             "-o",
-            help="JSON file of the plan, for the team that serves the lists.",
+            help="Write the plan to this JSON file, for the team that serves the "
+            "lists.",
         ),
     ] = None,
     se: Annotated[

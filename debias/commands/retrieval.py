@@ -68,7 +68,7 @@ Trained = Annotated[
 ]
 Root = Annotated[
     str,
-    typer.Argument(help="Folder or s3:// or gs:// URL of published versions."),
+    typer.Argument(help="Folder, s3:// URL or gs:// URL of published versions."),
 ]
 Column = Annotated[
     list[str] | None,
@@ -191,9 +191,9 @@ def train(
         bool,
         typer.Option(
             "--hold-out",
-            help="Hold out the last event of each user, or the last tenth of the log "
-            "if users take several items at a time. Evaluate on these events and "
-            "compare with baselines.",
+            help="Evaluate the model and the baselines on held-out events. The "
+            "held-out events are the last event of each user, or the last tenth of "
+            "the log if users take several items at a time.",
         ),
     ] = False,
     force: Annotated[

@@ -1,4 +1,4 @@
-"""The folder of a resumable run. It holds a plan and a final report."""
+"""The folder of a resumable run, with the options and the final report."""
 
 import os
 import shutil

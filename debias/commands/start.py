@@ -46,7 +46,7 @@ sys.stderr.buffer.write(b"".join(held))
 def quiet_start(loading: Callable[[], Any] = nullcontext) -> None:
     """Makes the first import of Keras or TensorFlow silent and twice as fast.
 
-    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL. Log lines of the
+    TensorFlow logs lines even before it reads TF_CPP_MIN_LOG_LEVEL. Log lines of the
     import appear only if the import fails, or if TF_CPP_MIN_LOG_LEVEL is set below 3.
     """
     os.environ.setdefault(_LEVEL, "3")

@@ -219,7 +219,7 @@ class Wanted(NamedTuple):
         )
 
     def targets(self) -> "Targets | None":
-        """Worth and levels of targets, if the model learns from targets."""
+        """Weights and thresholds of targets, or None for a model without targets."""
         from debias.training import Targets
 
         reads = self.model in READS_TARGETS
@@ -229,7 +229,7 @@ class Wanted(NamedTuple):
 def numbers_by_name(
     option: str, texts: list[str] | None, most: int
 ) -> dict[str, list[float]]:
-    """Parses texts NAME=A,B to numbers by name."""
+    """Parses texts NAME=A,B into a dict from names to numbers."""
     wanted = "a number" if most == 1 else "numbers, such as 10,60"
     found = {}
     for text in texts or ():

@@ -59,12 +59,12 @@ class RowWiseAdam(keras.optimizers.Adam):
     difference between average and weights shrinks by the factor G(t) / G(s) from step s
     to step t. So the optimiser stores D = (average - weights) / G instead of the
     average. For absent rows, D is constant. A step that moves a row by x subtracts x /
-    G(t - 1) from D. `weight_decay` moves all rows, so the whole table is then averaged.
+    G(t - 1) from D. With `weight_decay`, all rows move, so the whole table is averaged.
 
-    Source: Kingma and Ba, Adam, ICLR 2015; the lazy form as in Abadi et al.,
+    Source: Kingma and Ba, Adam, ICLR 2015; the lazy form is from Abadi et al.,
     TensorFlow: A System for Large-Scale Machine Learning, OSDI 2016, section 4.2; decay
-    as in Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019;
-    polynomial-decay averaging as in Shamir and Zhang, Stochastic Gradient Descent for
+    is from Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019;
+    polynomial-decay averaging is from Shamir and Zhang, Stochastic Gradient Descent for
     Non-smooth Optimization, ICML 2013.
 
     Args:

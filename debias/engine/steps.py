@@ -20,8 +20,8 @@ Execution = tuple[Any, Any, Any]  # data, number of steps, and index of the firs
 class MakesExecutions(Protocol):
     """A dataset of known length, whose batches a compiled loop can make by itself.
 
-    The data of the dataset has a method `batch`, which takes the number of a batch in
-    the epoch and returns this batch.
+    The data of the dataset has a method `batch`, which maps the number of a batch in
+    the epoch to the batch.
     """
 
     def executions(self, size: int) -> Generator[Execution]:

@@ -1,4 +1,4 @@
-"""Tensor helpers: row-wise application, lookups with correct gradients."""
+"""Tensor helpers: row-wise application, and lookups with correct gradients."""
 
 from collections.abc import Callable
 

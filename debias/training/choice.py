@@ -163,7 +163,7 @@ def choose_ranking(
     Args:
         verdicts: Verdicts by candidate in order of preference, including
             `softmax_naive`.
-        query: (S,) query of each session of the likelihoods.
+        query: (S,) query of each session, for comparing likelihoods.
         by: Criterion, "ranking" or "clicks". None means "ranking" if there are enough
             clicks to compare rankings, and "clicks" otherwise.
         sessions: Number of training sessions.

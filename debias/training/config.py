@@ -19,8 +19,8 @@ class TrainingConfig:
         epochs: Largest number of passes. None means 16, or as many as `min_steps` steps
             need on a small log.
         patience: Training stops after this many evaluations without a better held-out
-            likelihood. An evaluation follows each pass. During a long pass, there are
-            further evaluations.
+            likelihood. An evaluation follows each pass. A long pass also has
+            evaluations before its end.
         rate: Learning rate of Adam, in (0, 1].
         decay: Decoupled weight decay of the kernels of relevance towers, 0 or more. A
             step multiplies each weight by 1 - rate x decay. Position tables, biases,

@@ -50,7 +50,7 @@ class Evaluation(Printed):
         off_policy: Estimated clicks per session of a new ranking, in one dict per
             estimator; empty if no estimator applies.
         off_policy_sessions: Number of sessions that `off_policy` uses.
-        off_policy_note: Reason why there is no estimate by propensities, or None.
+        off_policy_note: Reason why propensities give no estimate, or None.
     """
 
     model: str
@@ -185,7 +185,7 @@ def scoreboards(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """Evaluates like `evaluate`, with known scores (items,) of the items."""
+    """Evaluates like `evaluate`, but with given scores (items,) of the items."""
     counts = count(log, lambda share: progress(0.1 * share))
     if isinstance(log, ClickLog):
         some = log
@@ -217,7 +217,7 @@ def click_scoreboard(
     scores: np.ndarray,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
-    """Click metrics: likelihood given the clicks above, and ranks of clicks.
+    """Click metrics: likelihood given the clicks above, and MRR of clicks.
 
     For a model that does not predict clicks, the only metric is the MRR of clicks in
     the model's order. All metrics are sums over sessions, so a log on disk is evaluated

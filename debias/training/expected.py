@@ -60,7 +60,7 @@ def clicks_to_expect(
         scores: (items,) scores of the new ranking.
         policy: The new policy.
         guess: Function that takes item numbers (n,) and returns the predicted P(click)
-            at each rank (n, L). None leaves out the doubly robust estimate.
+            at each rank (n, L). None means that the doubly robust estimate is left out.
     """
     drawn = (
         "items drawn by score from all items of the query (Plackett-Luce, temperature "

@@ -65,7 +65,7 @@ class Fitted(Printed):
 
     Attributes:
         model: The click model, with its best weights.
-        ranker: The ranker, from raw features to scores.
+        ranker: The ranker, which maps raw features to scores.
         log_likelihood: Held-out log-likelihood of the best weights, in nats per
             session.
         epoch: Number (from 1) of the pass in which the best weights were evaluated.

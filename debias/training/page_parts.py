@@ -1,4 +1,4 @@
-"""Parts of pages of results: examination, calibration, and example lists."""
+"""Parts of result pages: examination, calibration, and example lists."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def examination(log: "ClickLog", model: Any, features: "np.ndarray") -> list[Fig
 
 
 def calibration(clicks: Mapping[str, Any]) -> list[Figure]:
-    """Figure of click rates by position beside predicted click rates.
+    """Figure of observed and predicted click rates by position.
 
     Args:
         clicks: The attribute `clicks` of an `Evaluation`.

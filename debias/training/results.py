@@ -25,7 +25,7 @@ class Printed:
         return ""
 
     def parts(self) -> tuple[list[Section], list[Figure]]:
-        """Tables and figures of the page; subclasses may add to them."""
+        """Tables and figures of the page; subclasses may add more."""
         return list(self.sections()), []
 
     def report(self, path: str | Path, title: str = "") -> None:

@@ -62,7 +62,8 @@ class Selected(Printed):
     """The chosen model and its fit on all sessions.
 
     Attributes:
-        choice: The choice, its reason, and the results of every candidate.
+        choice: Name of the chosen model, the reason, and the results of every
+            candidate.
         fitted: The chosen model, trained on all sessions that are not held out.
     """
 
@@ -71,7 +72,7 @@ class Selected(Printed):
 
     @property
     def ranker(self) -> Ranker:
-        """The ranker of the chosen model, from raw features to scores."""
+        """The ranker of the chosen model, which maps raw features to scores."""
         return self.fitted.ranker
 
     def sections(self) -> Any:

@@ -51,7 +51,7 @@ class Prepared(NamedTuple):
         test: Sessions for a final evaluation, or None if the caller made the split.
         held_out_by: Unit of the split: "query", "session" or "caller".
         layout: The layout columns of the log and their largest ids.
-        preprocess: The layer applied to raw features.
+        preprocess: The layer that preprocesses raw features.
         feature_names: Names of the features in order, or None if the features have no
             names.
 
@@ -165,7 +165,7 @@ def held_out(
 
 
 def not_learned(log: ClickLog, seed: int) -> np.ndarray:
-    """(S,) bool, the validation and test sessions of `held_out`.
+    """Mask (S,) of the validation and test sessions of `held_out`.
 
     >>> log = ClickLog([0] * 10, [[0, 1]] * 10, [[1, 0]] * 10)
     >>> int(not_learned(log, seed=0).sum())
@@ -191,7 +191,7 @@ def held_out_of_stream(
     Args:
         stream: All sessions.
         queries: Number of queries, including those without sessions.
-        seed: Random seed of the draws.
+        seed: Random seed of the split and of the samples.
     """
     by = "query" if queries >= FEW else "session"
     part = np.zeros(queries, np.int8)
@@ -241,7 +241,7 @@ def shown_only(log: ClickLog, data: RankingData) -> tuple[ClickLog, np.ndarray]:
 def vocabulary(
     features: np.ndarray, kinds: Features | None, train: ClickLog | Stream
 ) -> Features | None:
-    """Features with the vocabularies of the training sessions.
+    """Kinds of the features, with the vocabularies of the training sessions.
 
     A value with fewer than `debias.data.kinds.RARE` impressions is out of vocabulary.
     For sessions on disk, all values are kept.
@@ -267,7 +267,7 @@ def standardized(
     train: ClickLog | Stream | None = None,
     coded: Features | None = None,
 ) -> tuple[keras.layers.Layer, RankingData]:
-    """Scaled features as ranking data of one query, and the layer that scaled them.
+    """Returns the scaling layer, and scaled features as ranking data of one query.
 
     Args:
         features: (items, F) raw features.

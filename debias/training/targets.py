@@ -10,7 +10,7 @@ from debias.models.builders import multi_target
 
 @dataclass(frozen=True)
 class Targets:
-    """The preset "multi_target" with custom worths or levels, for `debias.fit`.
+    """The preset "multi_target" with custom weights or thresholds, for `debias.fit`.
 
     Attributes:
         worth: Weight in the ranking score of a click ("click") and of each exceeded
