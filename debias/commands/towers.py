@@ -149,7 +149,7 @@ def _worth(texts: list[str] | None) -> dict[str, float] | None:
     wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
     if wrong or (found and not any(found.values())):
         raise ValueError(
-            "--worth values must be numbers of at least 0, and one must be above 0"
+            "--worth must be numbers of at least 0, and one number must be above 0"
         )
     return found or None
 
