@@ -1,4 +1,4 @@
-"""Converts Arrow arrays of any layout to a standard one, and finds faulty entries."""
+"""Converts Arrow arrays to a standard layout, and finds faulty entries."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,17 @@ from debias.data.text import quoted
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values of this Arrow type are lists, in any layout."""
+    """Whether an Arrow type is one of Arrow's list types."""
     tests = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The array with equal values in the standard layout.
+    """Converts an array to the standard layout, with equal values.
 
-    Dictionary and run-end encoded arrays are decoded. Views and large text become text,
-    and so do bytes if they are UTF-8.
+    Dictionary and run-end encoded arrays are decoded. Large text, text views and bytes
+    become text; `first_no_text` finds bytes that are not UTF-8. List views become
+    lists.
     """
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -45,7 +46,10 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def whole(array: pa.Array) -> pa.Array:
-    """Converts text such as 1.0, which data frames write for whole numbers, to numbers.
+    """Converts text such as "1.0" to numbers.
+
+    Data frames write 1.0 for the whole number 1 if values are missing. Text is returned
+    unchanged if no entry ends in ".0".
 
     >>> whole(pa.array(["1.0", None])).to_pylist(), whole(pa.array(["1"])).to_pylist()
     ([1.0, None], ['1'])
@@ -61,9 +65,9 @@ def whole(array: pa.Array) -> pa.Array:
 
 
 def whole_with_gaps(array: pa.Array) -> pa.Array:
-    """Converts floats to whole numbers if all are whole and some are missing.
+    """Converts floats to integers if some are missing and all others are whole.
 
-    Data frames turn whole numbers with missing values into floats.
+    Data frames store integers with missing values as floats.
 
     >>> whole_with_gaps(pa.array([7.0, None])).to_pylist()
     [7, None]
@@ -82,7 +86,9 @@ def whole_with_gaps(array: pa.Array) -> pa.Array:
 
 
 def whole_names(array: pa.Array) -> pa.Array:
-    """Names with 7.0 replaced by 7: data frames write 7.0 if values are missing.
+    """Replaces names such as "7.0" by "7".
+
+    Data frames write 7.0 for the whole number 7 if values are missing.
 
     >>> whole_names(pa.array(["7.0", "007.0", "v1.0", "7.5", None])).to_pylist()
     ['7', '007.0', 'v1.0', '7.5', None]
@@ -95,7 +101,7 @@ def whole_names(array: pa.Array) -> pa.Array:
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column as one array in the standard layout."""
+    """Converts a column to one array in the standard layout."""
     if isinstance(column, pa.ChunkedArray):
         pieces = [plain(chunk) for chunk in column.chunks]
         pieces = pieces or [pa.nulls(0, column.type)]
@@ -104,7 +110,7 @@ def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def first_no_text(array: pa.Array) -> int | None:
-    """The first entry whose text is not UTF-8; None if all are UTF-8."""
+    """Index of the first entry that is not valid UTF-8; None if all are valid."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -117,7 +123,7 @@ def _validate(array: pa.Array) -> None:
 
 
 def bytes_of(array: pa.Array, entry: int) -> str:
-    """The bytes of an entry that is not UTF-8, for a message."""
+    """The bytes of an entry that is not UTF-8, for an error message."""
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return quoted(array.cast(pa.binary())[entry].as_py())
@@ -125,7 +131,10 @@ def bytes_of(array: pa.Array, entry: int) -> str:
 
 
 def value_at(array: pa.Array, entry: int) -> str:
-    """An entry as a value for a message; a time beyond Python's range is a number."""
+    """Formats an entry for an error message.
+
+    A time beyond the range of Python's datetime is written as a number.
+    """
     try:
         return quoted(array[entry].as_py())
     except (OverflowError, ValueError):
@@ -133,7 +142,7 @@ def value_at(array: pa.Array, entry: int) -> str:
 
 
 def first_fault(array: pa.Array, test: Callable[[pa.Array], object]) -> int:
-    """The first entry for which a function raises `pa.ArrowInvalid`."""
+    """Index of the first entry for which `test` raises `pa.ArrowInvalid`."""
     low, high = 0, len(array)  # the first fault lies in [low, high)
     while high - low > 1:
         middle = (low + high) // 2

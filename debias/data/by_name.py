@@ -29,10 +29,11 @@ class _Place(NamedTuple):
 def columns_of(
     schema: pa.Schema, names: Sequence[str], where: str = "table"
 ) -> tuple[str, ...]:
-    """The columns that `matrix` needs for these features, each once.
+    """Columns that `matrix` reads for the given features, without repetition.
 
     Raises:
-        ValueError: See `matrix`, except for errors in values.
+        ValueError: A feature is missing, occurs twice in the table, or is requested
+            twice.
 
     >>> schema = pa.table({"b": [1], "v": [[1, 2]], "a": [1]}).schema
     >>> columns_of(schema, ["a", "v[0]", "v[1]"])
@@ -50,25 +51,26 @@ def matrix(
     kinds: Features | None = None,
     missing: bool = False,
 ) -> np.ndarray:
-    """Features of a table as (n, F) float32 in the order of `names`.
+    """Reads features of a table as (n, F) float32, in the order of `names`.
 
-    A feature is the column of the same name. The numbers of a list column are called
-    `column[0]`, `column[1]` and so on. In files of ranking data, the numbers of
+    A feature is read from the column of the same name. The numbers of a list column are
+    called `column[0]`, `column[1]` and so on. In files of ranking data, the numbers of
     the column `features` have the names that `RankingData.write_parquet` stored.
 
     Args:
-        table: A table with one row per item; other columns are ignored.
+        table: A table with one row per item. Columns without a requested feature are
+            ignored.
         names: The F distinct names of the features.
-        where: Name of the table in errors.
-        start: Number of the first row of the table in errors.
-        kinds: Kinds of the features with their vocabularies, for raw rows: text becomes
-            codes, and missing numbers become NaN; None: all features are numbers.
+        where: Name of the table, for error messages.
+        start: Number of the first row of the table, for error messages.
+        kinds: Kinds and vocabularies of the features. With `kinds`, text becomes codes,
+            and missing numbers become NaN. None means that all features are numbers.
         missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:
-        ValueError: A feature is missing, occurs twice, or is not a finite number; or a
-            list has more numbers than there are features. The message names the
-            feature.
+        ValueError: A feature is missing, occurs twice, or is not a finite number, or a
+            list column does not have one number for each of its requested features. The
+            message names the feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -125,7 +127,7 @@ def _raw(
 def batch_of(
     table: pa.Table | pa.RecordBatch, columns: Sequence[str], where: str, start: int
 ) -> Batch:
-    """Columns of a table as a batch with the role of features."""
+    """Converts columns of a table to a batch with the role "features"."""
     arrays = [one_array(table.column(name)) for name in columns]
     return Batch(where, start, {"features": arrays}, None, {"features": tuple(columns)})
 
@@ -168,7 +170,7 @@ def names_in(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def kinds_in(schema: pa.Schema) -> Features | None:
-    """The kinds of the features in a file of ranking data; None for numbers only."""
+    """The kinds of the features in a file of ranking data; None if all are numbers."""
     text = (schema.metadata or {}).get(KINDS)
     if text is None or "features" not in schema.names:
         return None

@@ -1,10 +1,10 @@
 """Encodes columns of any type as a feature matrix of numbers and category codes.
 
-The type of a column determines its kind. Numbers, decimals and booleans are numbers,
-dates are days since 1970, a list of text is several categories, and a list of numbers
-is a vector. In CSV, all columns are text. If the first rows of a text column can be
-read as numbers, dates or booleans, the column has this kind. Otherwise it is a
-category. NULL, NaN and the empty text are missing values.
+The type of a column determines its kind. Numbers, decimals and booleans are read as
+numbers, and dates as days since 1970. A list of text becomes several categories, and a
+list of numbers becomes a vector. All columns of a CSV file are text. A text column is
+read as numbers, dates or booleans if its first rows hold such values, and as a category
+otherwise. NULL, NaN and the empty text are missing values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,23 +49,23 @@ def kinds_of(
     categories: Sequence[str] = (),
     numbers: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The kind of each column, from its types in all parts and the caller's choices.
+    """Determines the kind of each column from its types and the caller's choices.
 
     Args:
         parts: The files of a table.
-        columns: The columns of features.
-        listed: Whether a row is a session. Columns are then lists with one entry per
-            item.
+        columns: Names of the feature columns.
+        listed: Whether a row is a session, so that columns hold lists with one entry
+            per item.
         categories: Columns to read as categories, whatever their type.
         numbers: Columns to read as numbers, whatever their type.
 
     Returns:
-        A kind of `debias.data.kinds` for each column, "vector" for a list of numbers,
-        or "guess" for text.
+        For each column, a kind of `debias.data.kinds`, "vector" for lists of numbers,
+        or "guess" for text, whose kind `Reader` guesses.
 
     Raises:
-        ValueError: A type is not supported for features. The message names the part and
-            the column.
+        ValueError: The type of a column is not supported for features. The message
+            names the part and the column.
 
     >>> from debias.data.tables import open_parts
     >>> table = pa.table({"brand": ["a"], "price": [1.5], "size": [3]})
@@ -126,7 +126,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class OtherKind(Exception):
-    """Raised if a column has another kind than assumed, to read the column again."""
+    """Raised if a column turns out to have another kind than assumed.
+
+    The caller then reads the table again with the other kind.
+    """
 
     def __init__(self, column: str, kind: str):
         super().__init__(column, kind)
@@ -160,12 +163,12 @@ class Reader:
         self._present = Present()
 
     def matrix(self, batch: Batch) -> np.ndarray:
-        """(n, F) float32 of the shown items of a batch, codes before numbers.
+        """Encodes the shown items of a batch as (n, F) float32, codes before numbers.
 
         Raises:
-            ValueError: A value is not allowed. The message names the file, the column
-                and the row.
-            OtherKind: A column of text has another kind than its first rows.
+            ValueError: A value is not allowed in its column. The message names the
+                file, the column and the row.
+            OtherKind: A text column has another kind than assumed so far.
         """
         names = batch.chosen[self.role]
         coded, numbers = [], []
@@ -185,7 +188,7 @@ class Reader:
         return found
 
     def features(self, columns: Sequence[str]) -> Features:
-        """The features behind the matrix columns, with lists at full width."""
+        """The features of the matrix; a list of categories has `LONGEST` columns."""
         coded, numbers = [], []
         for name in columns:
             kind = self.kinds[name]
@@ -276,7 +279,7 @@ class Reader:
         return found
 
     def numbers(self, batch: Batch, place: int) -> np.ndarray:
-        """(n,) float32 of one column, NaN for missing numbers."""
+        """Reads one column as (n,) float32, with NaN for missing numbers."""
         name, array = _named(batch, self.role, place)
         kind = self.kinds[name]
         if kind == "guess" and array.null_count < len(array):
@@ -330,7 +333,10 @@ class Reader:
 def _texts(
     batch: Batch, role: str, place: int, array: pa.Array
 ) -> tuple[list[str], np.ndarray]:
-    """Distinct values as text, and the index (n,) of each entry; NULL has the last."""
+    """Distinct values as text, and the index (n,) of each entry.
+
+    NULL has the index after the last value.
+    """
     try:
         encoded = array.dictionary_encode()
         texts = [text_of(value) for value in encoded.dictionary.to_pylist()]
@@ -347,7 +353,9 @@ def _named(batch: Batch, role: str, place: int) -> tuple[str, pa.Array]:
 
 
 def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Codes of lists as (n, LONGEST), the longest length, and the number of cut lists.
+    """Pads or cuts lists of codes to the shape (n, LONGEST).
+
+    Also returns the length of the longest list and the number of lists that were cut.
 
     >>> spread(pa.array([["a"], None, ["b", "a"]]), np.array([2, 3, 2]))[0][2, :3]
     array([3., 2., 0.], dtype=float32)
@@ -362,7 +370,7 @@ def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 
 def text_of(value: Any) -> str:
-    """A value as the name of a category; "" if it is missing.
+    """Converts a value to the name of a category; "" means missing.
 
     >>> [text_of(value) for value in (True, 3.0, "a", None, float("nan"))]
     ['true', '3', 'a', '', '']
@@ -377,8 +385,8 @@ def text_of(value: Any) -> str:
 def guessed(array: pa.Array) -> str:
     """Guesses the kind of text: "number", "boolean", "date" or "category".
 
-    The kind is "number" if more than half of the values are numbers. A word in such a
-    column is then an error instead of a category.
+    The kind is "number" if more than half of the values are numbers. Other text in a
+    column of kind "number" is an error, not a category.
 
     >>> [guessed(pa.array(v)) for v in (["1", "x", "2"], ["true", None], ["a"])]
     ['number', 'boolean', 'category']
@@ -397,7 +405,7 @@ def guessed(array: pa.Array) -> str:
 
 
 def other_date(values: Sequence[str]) -> str | None:
-    """The first value, if most values are dates in another form than ISO 8601.
+    """The first value if over half of the values are dates not in ISO 8601.
 
     >>> other_date(["31.01.2026", "1.2.2026"]), other_date(["1.2.3", "a"])
     ('31.01.2026', None)
@@ -409,10 +417,10 @@ def other_date(values: Sequence[str]) -> str | None:
 
 
 def values_of(array: pa.Array, kind: str) -> np.ndarray:
-    """(n,) float64 of numbers, booleans or dates, NaN for missing values.
+    """Converts numbers, booleans or dates to (n,) float64; missing values become NaN.
 
     Raises:
-        pa.ArrowInvalid: A text is not of this kind.
+        pa.ArrowInvalid: A value cannot be converted to a number of this kind.
 
     >>> values_of(pa.array(["1970-01-02", None]), "date").tolist()
     [1.0, nan]
@@ -456,7 +464,9 @@ def _days(array: pa.Array) -> np.ndarray:
 
 
 def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
-    """(n, width) codes or numbers of a column by the vocabulary of a feature.
+    """Encodes a column as codes of a feature's vocabulary, or as numbers.
+
+    The result has shape (n, width).
 
     Raises:
         ValueError: A value is not a number although the feature is numeric. The message

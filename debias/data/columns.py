@@ -1,6 +1,6 @@
 """The columns of a click log and their allowed values.
 
-The checks are functions of plain arrays, which the file readers and `ClickLog` share.
+The checks work on plain arrays, so the file readers and `ClickLog` share them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,8 @@ class Column(NamedTuple):
 
     Attributes:
         dtype: Data type of the stored array.
-        shape: Axes of the array: S sessions, L ranks, C context features, or the number
-            2.
+        shape: Axes of the array, one character each: S for sessions, L for ranks, C for
+            context features, and 2 for an axis of length 2.
         low, high: Smallest and largest allowed value at a shown item.
         above: Whether `low` itself is forbidden.
         padding: Required value of padding cells; None if any value is allowed.
@@ -52,13 +52,14 @@ TRUTH = ("user_type", "examination", "attraction", "satisfaction")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Checks the columns of a log and converts them, in the order of `COLUMNS`.
+    """Checks and converts the columns of a log.
 
-    Columns with other names come last: whole numbers are presentation columns, and
-    float32 numbers are targets.
+    The columns of `COLUMNS` come first in the result, in the order of this table. Other
+    columns are presentation columns if they hold whole numbers, and targets if they
+    hold floats.
 
     Args:
-        given: Values by name of column; None for an absent column.
+        given: Values by column name; None for an absent column.
 
     Raises:
         ValueError: A column is missing or has a wrong shape or type, or a value is not
@@ -97,7 +98,8 @@ def check_items(item: np.ndarray, items: int) -> None:
     """Checks item numbers (S, L) against the number of items in the ranking data.
 
     Raises:
-        ValueError: A number is too large. The message names the session and the rank.
+        ValueError: An item number is too large. The message names the session and the
+            rank.
     """
     if item.size and item.max() >= items:
         row, column = np.argwhere(item >= items)[0]
@@ -115,12 +117,12 @@ def known(name: str) -> str:
 
 
 def others(names: Iterable[str]) -> list[str]:
-    """The names that are not in `COLUMNS`, in the order given."""
+    """The names that are not in `COLUMNS`, in their given order."""
     return [name for name in names if name not in COLUMNS]
 
 
 def spec(name: str, value: np.ndarray) -> Column:
-    """The specification of a column of any name.
+    """The specification of any column, whether or not it is in `COLUMNS`.
 
     >>> spec("badge", np.array([1, 2])).shape, spec("carts", np.array([[0.5]])).dtype
     ('S', <class 'numpy.float32'>)
@@ -135,11 +137,11 @@ def spec(name: str, value: np.ndarray) -> Column:
 def extra(
     role: str, given: Mapping[str, Any] | None, dtype: type
 ) -> dict[str, np.ndarray] | None:
-    """Columns with other names as arrays; None if there are none.
+    """Converts presentation columns or targets to arrays; None if there are none.
 
     Raises:
-        ValueError: A name belongs to another column, or values that must be whole
-            numbers are not.
+        ValueError: A column has the name of a standard column, or a presentation column
+            does not hold whole numbers.
     """
     if not given:
         return None

@@ -1,7 +1,7 @@
-"""Ranking data in TensorFlow Ranking's format: examples with a context (ELWC).
+"""Reads and writes ranking data in TensorFlow Ranking's format ELWC.
 
-A record is a query: `examples` holds its items, and `context` holds the features that
-all items share.
+ELWC means "example list with context". A record is a query. Its field `examples` holds
+the items, and its field `context` holds the features that all items share.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,20 @@ _NUMBER = "\x1fnumber"
 def write_elwc(
     data: RankingData, path: str | Path, label: str = LABEL, query: str = QUERY
 ) -> None:
-    """Writes ranking data atomically as a TFRecord file of ELWC; .gz is compressed.
+    """Writes ranking data atomically as a TFRecord file in ELWC format.
 
-    Numbers become a `float_list` with one entry, named by the features or f0, f1, ...
-    Categories become bytes. Missing values are left out.
+    The file is compressed if its name ends in .gz.
+
+    Each number becomes a `float_list` with one entry and the name of its feature.
+    Features without names are called f0, f1 and so on. Categories become bytes. Missing
+    values are left out.
 
     Args:
         data: The queries.
         path: The file.
-        label: Name of the grade of an example.
-        query: Name of the query's id in the context. Data without ids has no such
-            feature.
+        label: Name of the example feature that holds the grade.
+        query: Name of the context feature that holds the id of the query. Data without
+            query ids is written without this feature.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "train.tfrecord"
@@ -98,22 +101,24 @@ def read_elwc(
     query: str | None = QUERY,
     features: tuple[str, ...] = ("*",),
 ) -> RankingData:
-    """Reads a TFRecord file of ELWC, plain or .gz.
+    """Reads a TFRecord file in ELWC format, plain or compressed (.gz).
 
-    Features of the context become features of each item. Bytes are categories, numbers
-    are numbers, and several numbers are a vector. Records without examples are skipped.
+    Features of the context become features of each item. Bytes are read as categories,
+    single numbers as numbers, and several numbers as a vector. Records without examples
+    are skipped.
 
     Args:
         path: The file.
-        label: The feature with the grade of an example; None without grades.
-        query: The context feature with the id of the query. If this feature is missing,
-            or if two records share an id, queries have no ids.
+        label: Example feature that holds the grade; None if the file has no grades.
+        query: Context feature that holds the id of the query. The result has no query
+            ids if a record lacks this feature, or if two records share an id.
         features: Names and patterns of the features to read.
 
     Raises:
-        FileNotFoundError: Nothing is there.
-        ValueError: The file is damaged or holds no ELWC, no feature has one of these
-            names, or a value is not allowed. The message names the file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged or not in ELWC format, no feature matches
+            `features`, the label is missing, or a value is not allowed. The message
+            names the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,7 +149,7 @@ def read_elwc(
 def _rows(
     path: Path, label: str | None, query: str | None
 ) -> tuple[list[dict[str, Any]], np.ndarray, list[Any]]:
-    """The features of each example, its list's number, and the names of the lists."""
+    """The features and the list number of each example, and the ids of the lists."""
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import input_pb2
 
@@ -182,7 +187,7 @@ def _held(example: Any) -> dict[str, Any]:
 
 
 def _items(rows: list[dict[str, Any]]) -> np.ndarray | None:
-    """Item names from the feature of that name; None if any example has none."""
+    """Item names from the feature `ITEM`; None if any example lacks this feature."""
     ids = [row.get(ITEM) for row in rows]
     if not all(isinstance(each, bytes) for each in ids):
         return None

@@ -1,7 +1,8 @@
 """Reads and writes TFRecord files of `tf.train.Example` as Arrow batches.
 
-If the first rows hold at most one value of a feature, it becomes a column of values,
-otherwise a column of lists. TensorFlow is loaded when such a file is opened.
+A feature becomes a column of lists if one of the first 1000 records holds several
+values of the feature, and a column of single values otherwise. TensorFlow is loaded
+only when a TFRecord file is read or written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,9 @@ _KINDS = {
 
 
 def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
-    """The records of a TFRecord file, plain or .gz, as tensors of `size` records.
+    """Yields the records of a TFRecord file in tensors of `rows` records.
+
+    The file may be plain or compressed (.gz).
 
     Raises:
         ValueError: The file is damaged or truncated. The message names the file.
@@ -53,7 +56,7 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def schema_of(path: str | Path) -> pa.Schema:
-    """The schema of a file of examples, from its first 1000 records.
+    """Infers the schema of a file of examples from its first 1000 records.
 
     Raises:
         ValueError: The file is not a TFRecord file, is empty, or has no examples. The
@@ -97,11 +100,11 @@ def schema_of(path: str | Path) -> pa.Schema:
 def batches_of(
     path: str | Path, schema: pa.Schema, columns: Sequence[str]
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yields batches of the rows of a file of examples, with their sizes in bytes.
+    """Yields the examples of a file as record batches, each with its size in bytes.
 
     Args:
         path, schema: The file, and its schema from `schema_of`.
-        columns: Columns to read; values that an example lacks are NULL.
+        columns: Columns to read. A feature that an example lacks becomes NULL.
 
     Raises:
         ValueError: The file is damaged, or a feature has another type or more values
@@ -156,10 +159,12 @@ def _parsed(
 
 
 def write_examples(table: pa.Table, path: str | Path) -> None:
-    """Writes a table atomically as a TFRecord file of examples; .gz is compressed.
+    """Writes a table atomically as a TFRecord file of `tf.train.Example`.
 
-    Whole numbers and booleans become int64, other numbers float, text and bytes bytes,
-    and times microseconds since 1970. NULL is left out.
+    The file is compressed if its name ends in .gz.
+
+    Whole numbers and booleans become int64, other numbers become float, and text
+    becomes bytes. Times become microseconds since 1970. NULL values are left out.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "events.tfrecord"
@@ -176,7 +181,10 @@ def write_examples(table: pa.Table, path: str | Path) -> None:
 
 
 def write_records(raw: Iterator[bytes], path: str | Path) -> None:
-    """Writes serialized records atomically as a TFRecord file; .gz is compressed."""
+    """Writes serialized records atomically as a TFRecord file.
+
+    The file is compressed if its name ends in .gz.
+    """
     import tensorflow as tf
 
     packed = "GZIP" if Path(path).suffix == ".gz" else ""
@@ -218,7 +226,7 @@ def _example(names: Sequence[str] | dict[str, Any], row: Sequence[Any]) -> Any:
 
 
 def feature_of(value: Any) -> Any:
-    """A `tf.train.Feature` of a value, or of a list of values of one type."""
+    """Converts a value, or a list of values of one type, to a `tf.train.Feature`."""
     import tensorflow as tf
 
     values = value if isinstance(value, list) else [value]

@@ -35,24 +35,25 @@ def read_features(
 ) -> dict[str, Any]:
     """Reads raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
 
-    Lists are multi-valued, fractions and decimals are numeric, and everything else is
-    categorical. So whole numbers are categories unless `numbers` names them. A CSV
-    column is numeric if all its values are numbers. NULL is missing, also in a list.
-    Data frames write 7.0 for the whole number 7 if a column has missing values. Columns
-    of this kind are read as whole numbers, and an id 7.0 is read as the id 7, also in
-    text.
+    Lists become multi-valued features, floats and decimals become numeric features, and
+    all other values become categorical features. Whole numbers are therefore categories
+    unless `numbers` names their column. A CSV column is numeric if all its values are
+    numbers and at least one is not a whole number. NULL means a missing value, also in
+    a list. Data frames write 7.0 for the whole number 7 if a column has missing values.
+    Float columns of whole numbers with missing values are therefore read as whole
+    numbers. An id 7.0 is read as the id 7, even if the ids are text.
 
     Args:
         source: See `debias.data.tables.open_parts`, with one row per user or item.
         id: Name of the id column.
         features: Names and patterns of the columns to read.
-        progress: Called with the share read so far.
-        first: Whether an id may occur more than once. If so, only the first row of an
-            id counts.
-        numbers: Columns of whole numbers to read as numeric.
-        notice: Called with a sentence on each column of so many distinct whole
-            numbers that it may be numeric, and on each column of categories of which
-            almost every row has its own, such as titles or prices with a comma.
+        progress: Called with the share of the source read so far.
+        first: Whether an id may occur in several rows, of which only the first row is
+            read.
+        numbers: Names of columns of whole numbers to read as numeric features.
+        notice: Called with a message for each column that may not be categorical. Such
+            a column has many distinct whole numbers, or a different category in almost
+            every row, such as titles or prices with a comma.
 
     Raises:
         ValueError: A column is missing, an id is empty or occurs twice, a column of
@@ -137,7 +138,7 @@ def _chosen(
 
 
 def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
-    """Ids as text, none missing; whole numbers that became floats are whole again."""
+    """Converts ids to text; an id 7.0 becomes "7", and a missing id is an error."""
     try:
         array = one_array(column)
         array.validate(full=True)  # checks that text is UTF-8
@@ -158,7 +159,7 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
 
 
 def _said(column: pa.Array) -> str:
-    """What is unusual about a column of categories; "" if nothing is."""
+    """What is unusual about a column of categories; "" if nothing is unusual."""
     kind, there = column.type, len(column) - column.null_count
     if is_list(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return ""
@@ -175,7 +176,7 @@ def _said(column: pa.Array) -> str:
         return (
             f"{count:,} different values in {there:,} rows, such as "
             f"{value_at(column.drop_null(), 0)}, read as categories: like an id, "
-            "almost every value tells one row from all others"
+            "almost every value occurs in one row only"
         )
     return ""
 

@@ -23,13 +23,16 @@ _BLOCK = 1 << 16
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Context manager for an atomic write: yields a path and renames it to `path`.
+    """Context manager for an atomic write to `path`.
 
-    Until the new file is complete, readers see the old file, or no file. If the block
-    raises an error, or the disk is full, the new file is removed and the old file
-    stays. A process killed inside the block leaves a hidden file `.NAME.*.part`.
-    Readers of this library ignore it, and the next `atomic_write` of the path removes
-    it.
+    The context manager yields a temporary path. When the block ends, the file at the
+    temporary path is renamed to `path`.
+
+    Until the new file is complete, readers see the old file, or no file if there was
+    none. If the block raises an error, or the disk is full, the new file is removed and
+    the old file stays. A process killed inside the block leaves a hidden file
+    `.NAME.*.part`. This library does not read such hidden files, and the next
+    `atomic_write` to `path` removes them.
 
     Raises:
         OSError: The disk is full, or the folder is not writable. The message names the
@@ -56,7 +59,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Writes a new folder like `atomic_write`; an existing folder must be empty.
+    """Context manager that writes a new folder atomically, like `atomic_write`.
+
+    If the folder already exists, it must be empty.
 
     Raises:
         ValueError: The path exists and is not an empty folder. An existing path is not
@@ -109,8 +114,8 @@ def _new_folder(path: Path) -> tuple[Path, int]:
 def _held_part(path: Path, new: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:
     """Creates a temporary file or folder beside the path, and locks it.
 
-    Before that, it removes those that no process has locked, because their writers were
-    killed. The lock ends with the process.
+    First, the function removes temporary files of the path that no process has locked,
+    because their writers were killed. The lock ends with the process.
     """
     for left in path.parent.iterdir():
         middle = left.name.removeprefix(f".{path.name}.").removesuffix(_PART)
@@ -141,7 +146,8 @@ def _remove_left(part: Path) -> None:
 def alone(folder: str | Path) -> Iterator[None]:
     """Context manager that locks an existing folder for this process.
 
-    The system frees the lock when the process ends. On Windows, nothing is locked.
+    The system frees the lock when the process ends. On Windows, the folder is not
+    locked.
 
     Raises:
         ValueError: Another process has locked the folder.
@@ -194,13 +200,13 @@ def cache_folder(cache: str | Path | None = None) -> Path:
 def cached(
     key: str, build: Callable[[Path], None], cache: str | Path | None = None
 ) -> Path:
-    """The folder of a key in the cache; `build` fills it if it is missing.
+    """Returns the cache folder of a key; `build` fills the folder if it is missing.
 
-    If several processes build the folder at once, all of them use the copy that is
-    finished first.
+    If several processes build the folder at once, all use the copy that is finished
+    first.
 
     Args:
-        key: Name of the folder. The key must determine the content.
+        key: Name of the folder. Equal keys must mean equal content.
         build: Function that writes into the given empty folder.
         cache: See `cache_folder`.
     """
@@ -232,17 +238,17 @@ def check_regular(path: "AnyPath") -> None:
 
 
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
-    """Hash of large parts by samples: 32 hexadecimal digits.
+    """Hash of large parts, from samples of their bytes, as 32 hexadecimal digits.
 
-    Up to 256 MB in total, every byte is hashed. Above 256 MB, the hash covers 4,096
-    evenly spaced blocks of 64 KB, the last block of each part, and all sizes. If a
-    change lies between these blocks and keeps the size of a part, the hash does not
-    change.
+    Every byte is hashed if the parts have at most 256 MB in total. Above 256 MB, the
+    hash covers 4,096 evenly spaced blocks of 64 KB, the last block of each part, and
+    all sizes. A change outside these blocks that keeps the size of each part does not
+    change the hash.
 
     Args:
         sizes: Size of each part in bytes.
-        read: Function that returns the bytes of a part (by number) from a start to a
-            stop.
+        read: Function that takes the number of a part, a start and a stop, and returns
+            the bytes of the part from start to stop.
 
     >>> sampled_hash([3], lambda part, start, stop: b"abc"[start:stop])
     '10366aba46518e2b9d040dde242bbc5a'
@@ -259,7 +265,7 @@ def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -
 
 
 def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash of the types, shapes and values of named arrays: 32 hexadecimal digits."""
+    """Hash of names, types, shapes and values of arrays, as 32 hexadecimal digits."""
     parts: list[np.ndarray] = []
     for name, value in arrays.items():
         text = f"{name} {value.dtype.str} {value.shape}".encode()
@@ -270,7 +276,7 @@ def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def content_hash(*paths: Path) -> str:
-    """Hash of all bytes of the files: 32 hexadecimal digits."""
+    """Hash of all bytes of the files, as 32 hexadecimal digits."""
     total = hashlib.blake2b(digest_size=16)
     for path in paths:
         with path.open("rb") as handle:

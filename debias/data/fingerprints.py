@@ -14,21 +14,21 @@ from debias.data.tables import Source, files_of, in_memory, table_of
 
 
 def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
-    """Hash of a content in 32 hexadecimal digits; copies have equal hashes.
+    """Hash of the content of a source, as 32 hexadecimal digits.
 
-    For files, the bytes and their order count, but not names and times. So a copy or a
-    link of a log has the same fingerprint; the same sessions in another format have a
-    different fingerprint. Above 256 MB, only a sample is read (see
-    `debias.data.files.sampled_hash`), so a fingerprint takes less than a second for any
-    size.
+    The fingerprint of files depends on their bytes and their order, but not on their
+    names and times. A copy of a log, or a link to it, therefore has the same
+    fingerprint. The same sessions in another format have a different fingerprint. Above
+    256 MB, only a sample is read (see `debias.data.files.sampled_hash`), so a
+    fingerprint takes less than a second for any size.
 
     Args:
-        source: A file of any kind, or files as for `debias.data.tables.open_parts`; or
-            a table, a log or ranking data in memory. A log in memory and its file have
-            different fingerprints.
+        source: A file of any kind, files that `debias.data.tables.open_parts` accepts,
+            or a table, a log or ranking data in memory. A log in memory and its file
+            have different fingerprints.
 
     Raises:
-        FileNotFoundError: Nothing is there.
+        FileNotFoundError: A path does not exist.
         ValueError: See `debias.data.tables.open_parts`. The message names the file.
 
     >>> log = ClickLog([0], [[4]], [[1]])

@@ -1,8 +1,8 @@
 """Converts JSON of any layout to the JSON lines that Arrow parses.
 
-Arrow needs one object per line and one type per field. But exports also contain arrays,
-objects over several lines, and text columns that hold JSON. Their ids may be numbers in
-one row and text in another.
+Arrow needs one object per line and one type per field. Exported files may also contain
+arrays, objects over several lines, and text columns that hold JSON. The ids in a file
+may be numbers in one row and text in another.
 """
 
 import io
@@ -26,7 +26,7 @@ _CLASH = re.compile(r"Column\(/(.+?)\) changed from (\w+) to (\w+)")
 
 
 def is_lines(stream: BinaryIO) -> bool:
-    """Whether a text has one object per line, judging by its beginning.
+    """Whether a file seems to have one JSON object per line, judging by its first line.
 
     >>> [is_lines(io.BytesIO(text)) for text in (b'{"a": 1}', b"[{}]", b"{\\n}")]
     [True, False, False]
@@ -37,7 +37,9 @@ def is_lines(stream: BinaryIO) -> bool:
 
 
 def learnt(odd: Odd, error: BaseException | None) -> bool:
-    """Records the field that Arrow reports with two types; returns whether it is new.
+    """Records the field that has two types according to an error of Arrow.
+
+    Returns whether the field was not recorded before.
 
     >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
     >>> learnt(odd, ValueError(text)), odd
@@ -54,7 +56,7 @@ def learnt(odd: Odd, error: BaseException | None) -> bool:
 
 
 def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
-    """The schema with the type text for a field, also within lists.
+    """Changes the type of a field in a schema to text, also within lists.
 
     >>> with_text(pa.schema({"a": pa.list_(pa.struct({"b": pa.int64()}))}), ["a", "b"])
     a: list<item: struct<b: string>>
@@ -78,13 +80,13 @@ def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
 
 
 def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
-    """A text of any layout as a stream of JSON lines, with one type per field.
+    """Converts JSON of any layout to a stream of JSON lines, with one type per field.
 
     Args:
         stream: JSON objects in any layout, or arrays of them.
-        name: Name of its file, for messages.
-        odd: Treatment of fields with mixed types. "text": numbers are written as text.
-            "empty": empty values become null, because PHP writes [] for an object
+        name: Name of the file, for error messages.
+        odd: Treatment of each field with mixed types. "text" writes numbers as text.
+            "empty" replaces empty values by null, because PHP writes [] for an object
             without fields.
 
     >>> text = io.BytesIO(b'[{"a": 1, "b": []},\\n {"a": "x", "b": {"c": 2}}]')
@@ -139,7 +141,8 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
                 if more and len(text) < _LARGEST:
                     break  # the object continues in the next chunk
                 raise ValueError(
-                    f"{name}: no JSON at row {row}: {printable(str(error))}; repair it"
+                    f"{name}: invalid JSON at row {row}: {printable(str(error))}; "
+                    "repair it"
                 ) from None
             yield value
             row += 1
@@ -148,7 +151,7 @@ def _objects(stream: BinaryIO, name: str) -> Iterator[Any]:
 
 
 def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]]:
-    """Fields of whole numbers beyond 64 signed bits: Arrow would read them as floats.
+    """The fields with integers beyond int64, which Arrow would read as floats.
 
     >>> beyond(io.BytesIO(b'{"a": 9223372036854775808, "b": [{"c": 1}]}'), "")
     {('a',)}
@@ -172,7 +175,7 @@ def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]
 
 
 def leaves(fields: Iterable[pa.Field]) -> set[pa.DataType]:
-    """The types of the values in columns."""
+    """The types of all values in columns, also within lists and structs."""
     found: set[pa.DataType] = set()
     for field in fields:
         kind = field.type
@@ -201,7 +204,10 @@ def _one_type(value: Any, tree: Any) -> Any:
 def holding_json(
     schema: pa.Schema, inside: Iterable[str], lists: Collection[str]
 ) -> list[str]:
-    """The text columns that hold JSON, because a path or a list is expected there."""
+    """Names of text columns in which a nested path or a list is expected.
+
+    Such columns should hold JSON.
+    """
     found: dict[str, None] = {}
     for path in [*inside, *lists]:
         column = top(schema.names, path)
@@ -213,10 +219,10 @@ def holding_json(
 
 
 class Parsed:
-    """Parses text columns of JSON in batches, with the type of the first rows.
+    """Parses a text column of JSON in batches; the first rows determine the type.
 
     Args:
-        name: Name of the file, for messages.
+        name: Name of the file, for error messages.
         column: Name of the text column.
     """
 
@@ -226,7 +232,7 @@ class Parsed:
         self._schema: pa.Schema | None = None
 
     def kind(self, text: pa.Array) -> pa.DataType | None:
-        """The type of the first rows; None if they hold no JSON."""
+        """Infers the type from the first rows; None if they hold no JSON."""
         there = text.drop_null()
         try:
             first = json.loads(there[0].as_py()) if len(there) else None
@@ -238,7 +244,7 @@ class Parsed:
         return self._schema.field(0).type
 
     def __call__(self, text: pa.Array, start: int) -> pa.Table:
-        """A table of one column, from rows that begin at `start` of the file.
+        """Parses rows to a table of one column; `start` is the first row's number.
 
         Raises:
             ValueError: A value is not JSON. The message names the file, the column and
@@ -284,7 +290,7 @@ class Parsed:
             try:
                 json.loads(value or "null")
             except ValueError as error:
-                entry, what = number, f"is no JSON ({error})"
+                entry, what = number, f"is not JSON ({error})"
                 break
         return ValueError(
             f"{self._name}: column {printable(self._column)} {what}, at row "

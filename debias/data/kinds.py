@@ -1,9 +1,9 @@
 """Kinds of features: numbers, dates, booleans, one or several categories.
 
 A feature table is a single matrix of floats. In this matrix, a category is a code: 0 is
-a missing value, 1 is out of vocabulary, and the codes of values count from 2. Codes
-come before all numbers, so a layer that scales numbers only needs the number of columns
-to skip. A missing number is NaN.
+a missing value, 1 is out of vocabulary, and the codes of values count from 2. Columns
+of codes come before columns of numbers. A layer that scales numbers therefore only
+needs to know how many columns to skip. A missing number is NaN.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,9 +27,10 @@ class Feature(NamedTuple):
     Attributes:
         name: Name of the column in the source.
         kind: "number", "boolean" (0 or 1), "date" (days since 1970), "category", or
-            "categories" (a list of several per item).
+            "categories" (a list of categories per item).
         values: The vocabulary of a category; its first value has code 2.
-        width: Number of columns in the matrix: the length of the longest list.
+        width: Number of columns in the matrix; for lists, the length of the longest
+            list.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Feature(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of codes, including missing and unknown."""
+        """Number of codes, including the codes of missing and unknown values."""
         return FIRST + len(self.values)
 
 
@@ -52,7 +53,7 @@ Features = tuple[Feature, ...]  # kinds of the columns of a matrix, in order
 
 
 def list_features(column: str, count: int) -> tuple[str, ...]:
-    """The names of the features in a column of lists.
+    """Names of the features that a column of lists becomes.
 
     >>> list_features("vector", 2)
     ('vector[0]', 'vector[1]')
@@ -80,7 +81,7 @@ def starts(features: Features) -> dict[str, int]:
 
 
 def coded_columns(features: Features) -> int:
-    """Number of columns with codes, which come before all others."""
+    """Number of columns with codes; these columns come first in the matrix."""
     return sum(each.width for each in features if each.coded)
 
 
@@ -88,7 +89,7 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
     """Checks that a matrix (items, F) can hold these features.
 
     Raises:
-        ValueError: The number of columns differs, codes come after numbers, a code is
+        ValueError: The number of columns is wrong, codes come after numbers, a code is
             outside its vocabulary, or a number is infinite. The message names the
             feature and the item.
     """
@@ -117,7 +118,9 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
 
 
 def known_in(matrix: np.ndarray, features: Features) -> set[str]:
-    """Names of the features with a value that is neither missing nor unknown.
+    """Names of the features that have at least one known value.
+
+    A known value is neither missing nor out of vocabulary.
 
     >>> kinds = (Feature("brand", "category", ("acme",)), Feature("price"))
     >>> known_in(np.array([[1.0, np.nan], [0.0, 3.0]]), kinds)
@@ -132,7 +135,7 @@ def known_in(matrix: np.ndarray, features: Features) -> set[str]:
 
 
 def as_records(features: Features | None) -> list[dict[str, Any]] | None:
-    """The features as JSON values.
+    """Converts features to JSON values.
 
     >>> as_records((Feature("brand", "category", ("acme",)),))
     [{'name': 'brand', 'kind': 'category', 'values': ['acme'], 'width': 1}]
@@ -143,7 +146,7 @@ def as_records(features: Features | None) -> list[dict[str, Any]] | None:
 
 
 def of_records(records: Iterable[Mapping[str, Any]] | None) -> Features | None:
-    """The features from records of `as_records`."""
+    """Restores features from the JSON values of `as_records`."""
     if records is None:
         return None
     given = ({**each, "values": tuple(each["values"])} for each in records)
@@ -160,14 +163,14 @@ def trained(
     rare: int = RARE,
     most: int = MOST,
 ) -> Features:
-    """The features with the vocabulary of the training part.
+    """Returns the features with vocabularies from the training data.
 
     Args:
         features: The features of `matrix`.
-        matrix: (items, F) of all items.
-        times: (items,) number of training impressions of each item; None counts each
-            once.
-        rare: Values with fewer training impressions are out of vocabulary.
+        matrix: (items, F) values and codes of all items.
+        times: (items,) number of training impressions of each item. None counts each
+            item once and ignores `rare`.
+        rare: Smallest number of training impressions of a value in the vocabulary.
         most: Largest size of a vocabulary; the most frequent values are kept.
 
     >>> brand = Feature("brand", "category", ("acme", "birch"))
@@ -192,10 +195,11 @@ def trained(
 
 
 def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
-    """Recodes a matrix (items, F) to other features, by name.
+    """Recodes a matrix (items, F) from the features `have` to the features `want`.
 
     A value outside the wanted vocabulary becomes code 1, and lists are cut to the
-    wanted length. If a numeric feature is wanted as a category, its text is looked up.
+    wanted length. A number that is wanted as a category is looked up in the vocabulary
+    as text.
 
     Raises:
         ValueError: A wanted feature is missing, or is a category but wanted as a
@@ -209,7 +213,7 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
 
 
 def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray]:
-    """The function of `recoded`, prepared once for several pieces of a matrix.
+    """Prepares a function that recodes the pieces of a matrix as `recoded` does.
 
     Raises:
         ValueError: See `recoded`.
@@ -273,7 +277,7 @@ def number_text(value: float) -> str:
 
 
 def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
-    """The columns of a matrix (..., F) as raw features by name, with text for codes.
+    """Converts a matrix (..., F) to raw features by name; codes become text.
 
     >>> brand = Feature("brand", "category", ("acme",))
     >>> rows = np.array([[2, 0.5], [0, 1.5], [1, 2.5]])
@@ -294,12 +298,16 @@ def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
 
 
 def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
-    """(items, D) float32 without codes and NaN.
+    """Converts a feature matrix to (items, D) float32 without codes and NaN.
+
+    A missing number becomes the mean of its feature. A category becomes one column for
+    each of its most frequent values.
 
     Args:
-        matrix: (items, F) of the features.
-        features: Descriptions of its columns.
-        most: Number of most frequent values of a category that get a column.
+        matrix: (items, F) values and codes of the features.
+        features: The features of the matrix.
+        most: Largest number of values of a category that get a column; the most
+            frequent values are chosen.
 
     >>> brand = Feature("brand", "category", ("a", "b"))
     >>> rows = np.array([[2, 1.0], [3, np.nan], [2, 3.0]])

@@ -1,4 +1,4 @@
-"""The layout of a log: its layout columns and their largest ids."""
+"""The layout of a log: its layout columns and the largest id of each column."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,16 +12,16 @@ CROSSED = 12  # most values of a presentation column that get a bias per positio
 
 
 class Layout(NamedTuple):
-    """The places of a log and its presentation columns.
+    """The layout columns of a log, and the places where a list can show an item.
 
     Attributes:
-        columns: The layout columns and their largest ids, as `BiasTower` takes them:
-            position first, presentation columns last.
-        places: Each place of a list on each device, as a dict of columns, with the most
-            frequent presentation.
+        columns: Largest id of each layout column, in the order that `BiasTower`
+            expects: position first, presentation columns last.
+        places: Each place of a list on each device, as a dict from layout column to id.
+            Presentation columns have their most frequent id.
         kinds: Kinds of the items' features; None if all are numbers.
-        cross: Pairs of crossed columns, as `BiasTower` takes them: position and each
-            presentation column with few values.
+        cross: Pairs of columns that `BiasTower` crosses: position with each
+            presentation column that has at most `CROSSED` ids.
         context: Number of context columns.
         targets: Names of the target columns.
     """
@@ -35,7 +35,9 @@ class Layout(NamedTuple):
 
 
 def layout_of(log: ClickLog) -> Layout:
-    """The layout of a log; on a grid, the layout of its first list.
+    """The layout of a log.
+
+    On a grid, the first list determines the row and the column of each position.
 
     >>> layout = layout_of(ClickLog([0], [[4, 5]], [[0, 1]], device=[2]))
     >>> layout.columns, layout.places[2:]

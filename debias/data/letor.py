@@ -1,10 +1,11 @@
 """Reads LETOR files, such as MSLR-WEB30K, Yahoo and Istella.
 
-A line is an item: `grade qid:query index:value ... # comment`. scikit-learn parses the
-file, and this module checks the resulting arrays. To find the line of an error, the
-text is read again line by line. Query ids that are not numbers are numbered, and
-comments give the names of the items. A file is parsed only once: its arrays are cached
-as memory-mapped .npy files, in a folder named by the hash of the content.
+A line describes an item: `grade qid:query index:value ... # comment`. scikit-learn
+parses the file, and this module checks the resulting arrays. If a check fails, the text
+is read again line by line to find the faulty line. Queries whose ids are not numbers
+get numbers. Comments give the names of the items. A file is parsed only once. Its
+arrays are cached as memory-mapped .npy files in a folder that is named by the hash of
+the content.
 """
 
 import bz2
@@ -49,23 +50,26 @@ def read_letor(
 ) -> RankingData:
     """Reads one LETOR file, plain or compressed by gzip or bzip2.
 
-    Queries come from `qid:`, a number or text. Files without `qid:` need a file of
-    group sizes with the same name and the ending .query (LightGBM) or .group. A comment
-    is the name of the item: its `docid = NAME`, or else the whole comment.
+    `qid:` gives the query of an item, as a number or text. A file without `qid:` needs
+    a second file with the group sizes, which has the same name plus the ending .query
+    (LightGBM) or .group. The name of the item is NAME if its comment contains `docid =
+    NAME`, and the whole comment otherwise.
 
     Args:
         path: The file.
-        feature_count: Number of features of an item; absent features are 0; None: the
-            highest index in the file determines the number.
+        feature_count: Number of features of an item. Absent features are 0. None means
+            that the highest index in the file determines the number.
         zero_based: Whether the first feature has index 0 instead of 1.
         max_grade: Highest grade; grades are whole numbers from 0.
-        cache: Folder of parsed copies; None: $DEBIAS_CACHE, or else the user's cache.
+        cache: Folder for parsed copies. None means $DEBIAS_CACHE, or else the user's
+            cache folder.
 
     Raises:
-        ValueError: The file is empty; a line cannot be parsed; the items of a query are
-            not consecutive; a grade is outside 0..max_grade; a feature is not finite,
-            or its index is not allowed by `feature_count` and `zero_based`. The message
-            names the file and the line.
+        ValueError: The file is empty, a line cannot be parsed, the items of a query are
+            not consecutive, a grade is outside 0..max_grade, or a feature is invalid. A
+            feature is invalid if its value is not finite, or if `feature_count` and
+            `zero_based` do not allow its index. The message names the file and the
+            line.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -127,27 +131,29 @@ def read_letor_folder(
     max_grade: int = 4,
     cache: str | Path | None = None,
 ) -> dict[str, RankingData]:
-    """Reads the splits of a folder, one file each, with a common number of features.
+    """Reads a folder of LETOR files, one per split, with equal numbers of features.
 
-    A data file has no suffix, or one of .txt .svm .svmlight .libsvm .letor .dat,
-    optionally followed by .gz or .bz2. A word in its name determines the split: train
-    or training; vali, valid, validation, val or dev, which all mean vali; test or
-    testing. So `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` work, and other
-    files are ignored. If no name has such a word, each data file except README is a
-    split of its own name.
+    A data file has no suffix, or the suffix .txt, .svm, .svmlight, .libsvm, .letor or
+    .dat, optionally followed by .gz or .bz2. A word in the file name determines the
+    split. The words train and training mean train; vali, valid, validation, val and dev
+    mean vali; test and testing mean test. The suffix may also be one of these words.
+    For example, `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` are read, and
+    other files are ignored. If no file name contains a word for a split, each data file
+    except README is a split with the name of the file.
 
     Args:
         folder: The folder; subfolders are ignored.
         feature_count, zero_based, max_grade, cache: See `read_letor`. Without
-            `feature_count`, narrow splits are extended by zeros to the width of the
-            widest split.
+            `feature_count`, all splits get the number of features of the widest split;
+            added features are 0.
 
     Returns:
-        Ranking data by split, in the order train, vali, test, or else by name.
+        Ranking data by split. The splits train, vali and test come in this order; other
+        splits are sorted by file name.
 
     Raises:
-        ValueError: See `read_letor`; or there is no data file, or two files are the
-            same split.
+        ValueError: There is no data file, two files belong to the same split, a file
+            name has words for two splits, or `read_letor` raises the error.
     """
     files = _split_files(Path(folder))
     read = {

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 
 class Filled(NamedTuple):
-    """Values with filled gaps, and the positions of the gaps (None without gaps)."""
+    """Values with filled gaps, and a mask of the gaps (None if there are no gaps)."""
 
     values: np.ndarray
     gaps: np.ndarray | None
 
 
 def lists_of(values: np.ndarray) -> pa.Array:
-    """A vector as an Arrow array, or a rectangle as an array of fixed-size lists.
+    """Converts a vector to an Arrow array, or a rectangle to fixed-size lists.
 
     >>> lists_of(np.array([[1, 2], [3, 4]], np.int32)).type
     FixedSizeListType(fixed_size_list<item: int32 not null>[2])
@@ -34,7 +34,7 @@ def lists_of(values: np.ndarray) -> pa.Array:
 
 
 def list_size_of(column: pa.ChunkedArray | pa.Array) -> int:
-    """The length of the longest list in a column, or its fixed size."""
+    """Length of the longest list in a column, or the fixed size of its lists."""
     if pa.types.is_fixed_size_list(column.type):
         return column.type.list_size
     longest = pc.max(pc.list_value_length(column)).as_py()
@@ -42,7 +42,7 @@ def list_size_of(column: pa.ChunkedArray | pa.Array) -> int:
 
 
 def filled(column: pa.ChunkedArray | pa.Array, fill: float) -> Filled:
-    """A column of numbers as a vector, with NULL replaced by `fill`."""
+    """Converts a column of numbers to a vector, with `fill` in place of NULL."""
     array = _one_chunk(column)
     kind = array.type
     if not (pa.types.is_boolean(kind) or pa.types.is_primitive(kind)) or (
@@ -59,18 +59,19 @@ def filled(column: pa.ChunkedArray | pa.Array, fill: float) -> Filled:
 def rectangle(
     column: pa.ChunkedArray | pa.Array, list_size: int | None, fill: float
 ) -> Filled:
-    """A column of lists of numbers as a rectangle (rows, list_size).
+    """Converts a column of lists of numbers to a rectangle (rows, list_size).
 
-    NULL lists, NULL cells and cells behind the end of a shorter list are gaps and hold
-    `fill`. Lists of the fixed size `list_size` without NULLs are not copied.
+    Gaps hold `fill`. NULL lists, NULL cells and cells after the end of a shorter list
+    are gaps. Lists of the fixed size `list_size` without NULLs are not copied.
 
     Args:
-        column: Lists, of fixed size or not.
-        list_size: Number of cells in a row; None: length of the longest list.
+        column: Column of lists, of fixed or variable size.
+        list_size: Number of cells in a row. None means the length of the longest list.
         fill: Value of gaps.
 
     Raises:
-        ValueError: The column does not hold lists of numbers, or a list is too long.
+        ValueError: The column does not hold lists of numbers, or a list is longer than
+            `list_size`.
 
     >>> rectangle(pa.array([[1, 2], None, [3]]), None, -1).values.tolist()
     [[1, 2], [-1, -1], [3, -1]]

@@ -1,8 +1,8 @@
 """Click logs: the shown items of each session, in order, and the clicks.
 
-A log holds item numbers of a `RankingData` and no features, so ten million sessions of
-ten items take half a gigabyte. `debias.data.columns.COLUMNS` specifies the columns. To
-add a column to all logs, add it to this table.
+A log holds the item numbers of a `RankingData`, but not its features. Ten million
+sessions of ten items therefore take half a gigabyte. `debias.data.columns.COLUMNS`
+specifies the columns. To add a column to all logs, add it to `COLUMNS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,8 @@ __all__ = ["COLUMNS", "REQUIRED", "TRUTH", "ClickLog"]
 class ClickLog:
     """A click log of S sessions with at most L shown items, in display order.
 
-    Padding may be anywhere in a row, so a grid can have holes. Probability columns are
-    not validated at padding.
+    Padding may be anywhere in a list, so a grid can have empty cells. Probability
+    columns are not validated at padding.
 
     Args:
         query: (S,) int32 query number.
@@ -47,25 +47,27 @@ class ClickLog:
         row: (S, L) int16 row on a grid from 1, 0 = padding.
         column: (S, L) int16 column on a grid from 1, 0 = padding.
         device: (S,) int16 code from 1, 0 = unknown.
-        context: (S, C) float32, finite: other observed properties of the session.
+        context: (S, C) float32 other observed properties of the session, as finite
+            numbers.
         logging_propensity: (S, L) float32 in (0, 1], the probability that the logging
-            policy puts this item at this rank given the items above it. The product
-            over the shown items is the propensity of the whole list.
-        swap: (S, 2) int16 the two ranks (from 1) that an intervention exchanged; 0 and
-            0 without an intervention.
-        user_type: (S,) int16 true kind of user. Like the next three columns, it is
-            known only in simulated logs.
-        examination: (S, L) float32 in [0, 1], P(examined at k | this type of user,
-            clicks of this session above k).
-        attraction: (S, L) float32 in [0, 1], P(click | examined, this type of user).
+            policy puts the item at its rank, given the items above it. The product over
+            the shown items is the propensity of the whole list.
+        swap: (S, 2) int16 the two ranks (from 1) whose items an intervention swapped;
+            both are 0 without an intervention.
+        user_type: (S,) int16 true type of the user. Only simulated logs have this
+            column and the columns `examination`, `attraction` and `satisfaction`.
+        examination: (S, L) float32 in [0, 1], P(examined at rank k | type of user,
+            clicks of the session above rank k).
+        attraction: (S, L) float32 in [0, 1], P(click | examined, type of user).
         satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked).
-        presentation: Columns of any name on the presentation of items, such as a badge,
-            a media type or a height in bins. int16 codes from 1, 0 = none; (S,) per
-            list, or (S, L) per cell with 0 at padding.
-        targets: Columns of any name on other user actions, such as carts or seconds:
-            (S, L) float32, finite.
-        items_fingerprint: `RankingData.fingerprint` of the items, to detect the use of
-            other ranking data; None if unknown.
+        presentation: Columns of any name that describe the presentation of items, such
+            as a badge, a media type or a height in bins. Each column holds int16 codes
+            from 1, and 0 for none. Its shape is (S,) with one code per list, or (S, L)
+            with 0 at padding.
+        targets: Columns of any name that measure other user actions, such as carts or
+            seconds. Each column is (S, L) float32 with finite numbers.
+        items_fingerprint: `RankingData.fingerprint` of the items, which detects the use
+            of other ranking data; None if unknown.
 
     Raises:
         ValueError: A column has a wrong shape or type, or a value is not allowed. The
@@ -148,7 +150,7 @@ class ClickLog:
 
     @property
     def position(self) -> np.ndarray:
-        """(S, L) int32 rank from 1, 0 at padding. Holes count as ranks."""
+        """(S, L) int32 rank from 1, 0 at padding. An empty cell also takes a rank."""
         rank = np.arange(1, self.list_size + 1, dtype=np.int32)
         return rank * self.mask
 
@@ -165,13 +167,13 @@ class ClickLog:
         )
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The columns of the log by name: those in `COLUMNS`, then the others."""
+        """The columns of the log by name; the columns of `COLUMNS` come first."""
         every = ((name, getattr(self, name)) for name in COLUMNS)
         found = {name: value for name, value in every if value is not None}
         return {**found, **(self.presentation or {}), **(self.targets or {})}
 
     def select(self, *names: str) -> Self:
-        """The log with only these optional columns.
+        """Returns the log with its required columns and the named optional columns.
 
         >>> log = ClickLog([0], [[4]], [[1]], device=[2], user_type=[0])
         >>> log.select("device")
@@ -191,8 +193,8 @@ class ClickLog:
             The log itself.
 
         Raises:
-            ValueError: An item number is too large (names its session and rank), or the
-                fingerprint belongs to other items.
+            ValueError: An item number is too large, or the fingerprint belongs to other
+                items. The message for an item number names its session and rank.
 
         >>> ClickLog([0], [[1, 7]], [[0, 0]]).check(items=5)
         Traceback (most recent call last):
@@ -206,7 +208,7 @@ class ClickLog:
         return self
 
     def of_items(self, data: "RankingData") -> Self:
-        """The log with the fingerprint of its items, which `check` compares.
+        """Returns the log with the fingerprint of `data`, which `check` compares.
 
         >>> from debias.data import RankingData
         >>> log = ClickLog([0], [[1, 0]], [[0, 1]])
@@ -218,7 +220,7 @@ class ClickLog:
         return self.trusted(items_fingerprint=data.fingerprint, **self.columns())
 
     def take(self, index: np.ndarray | slice | Sequence[int]) -> Self:
-        """The sessions that numbers, a mask or a slice select, in this order."""
+        """Selects sessions by number, mask or slice, in the order of `index`."""
         if not isinstance(index, slice):
             index = np.asarray(index)
             if index.size == 0 and index.dtype.kind == "f":  # np.asarray([])
@@ -230,7 +232,7 @@ class ClickLog:
         return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def renumbered(self) -> tuple[Self, np.ndarray]:
-        """The log with its shown items numbered from 0, and their numbers before.
+        """Renumbers the shown items from 0; also returns their previous numbers.
 
         >>> log, item = ClickLog([0], [[7, 2, -1]], [[1, 0, 0]]).renumbered()
         >>> log.item.tolist(), item.tolist()
@@ -299,7 +301,7 @@ class ClickLog:
         )
 
     def to_arrow(self) -> "pa.Table":
-        """The log as an Arrow table. Only the bools of `click` are copied."""
+        """Converts the log to an Arrow table. Only the bools of `click` are copied."""
         from debias.data.log_files import to_arrow
 
         return to_arrow(self.columns(), self.items_fingerprint)
@@ -321,17 +323,17 @@ class ClickLog:
         """Writes one Parquet file, or a new folder of `shards` files, atomically.
 
         Args:
-            path: The file, which is replaced if it exists; with `shards`, a new or
-                empty folder.
-            shards: Number of files part-00000.parquet and so on, with equal numbers of
-                sessions up to one.
+            path: The file, which is replaced if it exists. If `shards` is given, the
+                path of a new or empty folder.
+            shards: Number of files, which are called part-00000.parquet and so on. The
+                numbers of sessions in the files differ by at most one.
             compression: A Parquet codec. zstd files are a quarter to a half smaller
                 than lz4 files, but slower to read if numbers rarely repeat. Use "none"
                 for readers that do not support lz4.
 
         Raises:
-            ValueError: The log is empty, has fewer sessions than shards, or the folder
-                is not empty; existing files stay.
+            ValueError: The log is empty or has fewer sessions than shards, or the
+                folder is not empty. Existing files are not changed.
         """
         from debias.data.log_files import write_columns
 
@@ -347,18 +349,18 @@ class ClickLog:
     ) -> Self:
         """Reads a whole log from a Parquet file or a folder of shards.
 
-        A log that fits into `memory` is decoded in memory. A larger log is decoded once
-        into plain arrays in the cache folder, which are memory-mapped. Opening the log
-        again is then immediate, and the operating system keeps only used parts in
-        memory.
+        A log that fits into `memory` is decoded in memory. A log larger than `memory`
+        is decoded once into .npy files in the cache folder, and these files are
+        memory-mapped. Opening the log again is then immediate, and the operating system
+        keeps only used parts in memory.
 
         Args:
             path: A file or a folder.
             columns: Optional columns to read; None reads all. () reads only the three
-                required ones.
-            memory: Largest size of the log in memory, in bytes.
-            cache: Folder for the decoded copy; None: $DEBIAS_CACHE, or else the user's
-                cache.
+                required columns.
+            memory: Largest size in bytes of a log that is decoded in memory.
+            cache: Folder for the decoded copy. None means $DEBIAS_CACHE, or else the
+                user's cache folder.
 
         Raises:
             ValueError: See `debias.data.read_batches`.
@@ -372,10 +374,10 @@ class ClickLog:
 
 
 def check_fingerprint(noted: str | None, data: "RankingData") -> None:
-    """Checks the fingerprint in a log against these items.
+    """Checks the fingerprint of a log against ranking data.
 
     Raises:
-        ValueError: The fingerprint belongs to other items.
+        ValueError: The fingerprint of the log belongs to other items.
     """
     if noted is not None and noted != data.fingerprint:
         raise ValueError(

@@ -4,7 +4,8 @@ In this module, a log is a dict of checked columns; `ClickLog` and `debias.data.
 make logs from such dicts. A row of a file is a session, and a column with one value per
 rank holds lists of fixed size. Shards use plain encoding and lz4 compression. lz4 makes
 a simulated log two to six times smaller, and reading is as fast as without compression.
-Row groups of 131,072 sessions limit the memory of all readers, for any size of a shard.
+Row groups of 131,072 sessions limit the memory of all readers, whatever the size of a
+shard.
 
 Parquet files of other programs with the same column names work too: see `from_arrow`.
 """
@@ -53,7 +54,7 @@ Arrays: TypeAlias = dict[str, np.ndarray]  # checked columns of a log, by name
 
 
 def to_arrow(columns: Mapping[str, np.ndarray], items: str | None = None) -> pa.Table:
-    """The columns as an Arrow table; only the bools of `click` are copied.
+    """Converts columns to an Arrow table; only the bools of `click` are copied.
 
     The metadata of the schema contains the fingerprint of the items.
 
@@ -76,7 +77,7 @@ def _role(value: np.ndarray) -> str:
 
 
 def noted_others(schema: pa.Schema) -> dict[str, str]:
-    """Columns outside `COLUMNS` and their roles, from the metadata of `to_arrow`.
+    """Roles of the columns outside `COLUMNS`, from the metadata that `to_arrow` wrote.
 
     >>> noted_others(to_arrow({"badge": np.array([1])}).schema)
     {'badge': 'presentation'}
@@ -94,7 +95,7 @@ def noted_others(schema: pa.Schema) -> dict[str, str]:
 
 
 def noted_items(schema: pa.Schema) -> str | None:
-    """The fingerprint of the items in the metadata of `to_arrow`; None if absent."""
+    """The fingerprint of the items, from the metadata of a schema; None if absent."""
     noted = (schema.metadata or {}).get(_ITEMS)
     return None if noted is None else noted.decode(errors="replace")
 
@@ -108,17 +109,19 @@ def from_arrow(
     """Reads checked columns of a log from an Arrow table of any program.
 
     Numbers of any width are accepted if the values fit, and lists of any length become
-    rectangles. An item that is NULL or behind the end of its list is padding. A NULL
-    device is unknown, and a NULL swap means none. Any other NULL at a shown item is an
-    error.
+    rectangles. A NULL item, or a cell after the end of its list, is padding. A NULL
+    device means an unknown device, and a NULL swap means no swap. NULL in a
+    presentation or target column means 0. NULL in any other column is an error at a
+    shown item.
 
     Args:
-        table: One row per session, columns named as in `ClickLog`.
-        columns: Optional columns to read. None reads all, and an unknown column is then
-            an error.
-        list_size: Number of cells in a session; None: length of the longest list.
-        roles: Roles of columns with other names, "presentation" or "target"; None: from
-            the table's metadata.
+        table: Table with one row per session and the column names of `ClickLog`.
+        columns: Optional columns to read. None reads all columns, and a column of
+            unknown name is then an error.
+        list_size: Number of cells in a session. None means the length of the longest
+            list.
+        roles: Role of each column outside `COLUMNS`: "presentation" or "target". None
+            takes the roles from the table's metadata.
 
     Raises:
         ValueError: A column is missing, unknown or of a wrong type, or has a value that
@@ -214,13 +217,13 @@ def shards(path: str | AnyPath) -> list[Shard]:
     """The Parquet files of a log, sorted by name. Only footers are read.
 
     Args:
-        path: A file, or a folder of files NAME.parquet. Files with a leading dot or
-            underscore are ignored.
+        path: A file, or a folder of files NAME.parquet. Files whose names begin with a
+            dot or an underscore are ignored.
 
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: The folder holds no Parquet file, a file is damaged or has no row,
-            or its columns are not those of the first file. The message names the file.
+            or two files have different columns. The message names the file.
     """
     place = located(path)
     files: list[AnyPath] = [place]
@@ -246,7 +249,7 @@ def count_sessions(path: str | Path) -> int:
 
 
 def longest_list(found: Sequence[Shard]) -> int:
-    """Number of cells of the longest session; reads items only of ragged lists."""
+    """Length of the longest list; reads the items only if list sizes vary."""
     longest = 0
     for shard in found:
         index = shard.schema.get_field_index("item")
@@ -283,11 +286,12 @@ def read_group(
         sessions: Largest number of sessions in a piece.
         columns: Optional columns to read; None reads all.
         list_size: Number of cells in a session, see `longest_list`.
-        items: Number of items in the ranking data; None skips the check.
+        items: Number of items in the ranking data, to check item numbers. None skips
+            this check.
 
     Raises:
         ValueError: See `from_arrow` and `check_items`. The message names the file and
-            the row in it.
+            the row in the file.
     """
     start = shard.sessions_before(group)
     end = start + shard.footer.row_group(group).num_rows
@@ -332,7 +336,8 @@ def open_columns(
     """Opens a whole log, in memory or memory-mapped; see `ClickLog.open`.
 
     Parquet packs bools and interleaves lists with their lengths, so the pages of a
-    Parquet file cannot be memory-mapped. Instead, a decoded copy of the log is mapped.
+    Parquet file cannot be memory-mapped. Instead, a decoded copy of the log is
+    memory-mapped.
     """
     found = shards(path)
     list_size = longest_list(found)
@@ -409,8 +414,8 @@ def _chosen(
     strange = wanted - set(every)
     if strange:
         raise ValueError(
-            f"unknown column {printable(' '.join(sorted(strange)))}: name the columns "
-            f"to read, of {' '.join(every)}"
+            f"unknown column {printable(' '.join(sorted(strange)))}: choose the "
+            f"columns to read from {' '.join(every)}"
         )
     return [name for name in every if name in wanted]
 
@@ -461,8 +466,8 @@ def _shapes(
 def _key(found: Sequence[Shard], names: Sequence[str]) -> str:
     """The name of a decoded copy.
 
-    It comes from time and size of the files, because hashing their content would be as
-    slow as decoding it.
+    The name depends on the times and sizes of the files, because hashing their content
+    would be as slow as decoding it.
     """
     total = blake2b(" ".join(names).encode(), digest_size=16)
     for shard in found:

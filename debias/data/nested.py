@@ -31,7 +31,7 @@ def top(names: Sequence[str], path: str) -> str | None:
 
 
 def resolved(schema: pa.Schema, path: str) -> str | None:
-    """The path in this schema, also within `_source`; None if it does not exist.
+    """The path in a schema, also if it is within `_source`; None if it does not exist.
 
     >>> schema = pa.schema({"_source": pa.struct({"a": pa.int64()})})
     >>> resolved(schema, "a"), resolved(schema, "b")
@@ -69,7 +69,7 @@ def _has(kind: pa.StructType, name: str) -> bool:
 
 
 def _pair(kind: pa.StructType) -> tuple[str, str] | None:
-    """The field names of key and value in a struct; None if it lacks one of them."""
+    """The field names of key and value in a struct; None if either is missing."""
     found = [next((n for n in some if _has(kind, n)), "") for some in (_KEYS, _VALUES)]
     return (found[0], found[1]) if all(found) else None
 
@@ -95,7 +95,7 @@ def near_path(path: str, schema: pa.Schema) -> str:
 
 
 def pruned(schema: pa.Schema, paths: Iterable[str]) -> pa.Schema:
-    """The schema reduced to these paths.
+    """Reduces a schema to the given paths.
 
     >>> schema = pa.schema({"a": pa.struct({"b": pa.int64(), "c": pa.string()})})
     >>> pruned(schema, ["a.c"])
@@ -133,7 +133,8 @@ def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
     """The values of a path, one per row; lists if the path goes through a list.
 
     In a list of keys and values, the first entry with the key is used. If a value is a
-    struct with one field per type, the result is the text of the field that is set.
+    struct with one field per type, the result is the text of the field that has a
+    value.
 
     >>> kept = {"key": "term", "value": {"text": "shoe", "int": None}}
     >>> rows = pa.RecordBatch.from_pylist([{"params": [kept]}, {"params": []}])
@@ -183,7 +184,7 @@ def list_sizes(array: pa.Array) -> np.ndarray:
 
 
 def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
-    """For each row, the first value among several columns that is not NULL.
+    """For each row, the first value that is not NULL among several columns.
 
     If any column has lists, a single value becomes a list with one entry.
 

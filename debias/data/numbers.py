@@ -14,9 +14,9 @@ REAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$"
 
 
 def types_of(parts: Sequence[Part]) -> dict[str, pa.DataType]:
-    """The type of each CSV column that holds only numbers, after reading all rows.
+    """Reads all rows to find the CSV columns that hold only numbers, and their types.
 
-    Columns of other formats already have types and are not included.
+    Columns of other file formats already have types and are not included.
     """
     forms: dict[str, int] = {}  # bits: has a value, has a non-integer, has a non-number
     for part in parts:

@@ -24,15 +24,16 @@ HIGHEST = 127  # largest grade that ranking data can hold
 
 
 class Pairs(NamedTuple):
-    """The (query, item) pairs; the numbers of the pairs of a query are consecutive.
+    """The (query, item) pairs of a log; the pairs of a query have consecutive numbers.
 
     Attributes:
-        number: (n,) pair of each shown item, -1 for items that are not kept.
+        number: (n,) number of the pair of each shown item; -1 for items that are not
+            kept.
         query: (P,) int32 query number of each pair, ascending from 0.
         items: (P,) name of the item of each pair.
         queries: Names of the queries; None if they have no names.
-        key: (P,) query code times number of items + item code; empty if no table is
-            joined.
+        key: (P,) query code * number of items + item code; empty if no table of items
+            is joined.
     """
 
     number: np.ndarray
@@ -43,7 +44,9 @@ class Pairs(NamedTuple):
 
 
 def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
-    """Numbers the pairs of the kept rows, by first appearance within each query.
+    """Assigns numbers to the pairs of the kept rows, in order of first appearance.
+
+    The numbers of the pairs of a query are consecutive.
 
     Raises:
         ValueError: No row has an item.
@@ -92,13 +95,13 @@ class Known(NamedTuple):
     """Features and grades of P (query, item) pairs.
 
     Attributes:
-        features: (R, F) float32; the rows of a pair are consecutive.
+        features: (R, F) float32 rows of features; the rows of a pair are consecutive.
         kinds: Kinds of the features.
-        label: (R,) grades, or None.
-        notices: Notes on the columns for the user.
-        pair: (R,) pair of each row, ascending; a pair has one row unless its features
-            change.
-        number: (n,) row of each shown item, -1 for none.
+        label: (R,) grades; None without grades.
+        notices: Messages for the user about the columns.
+        pair: (R,) number of the pair of each row, in ascending order. A pair has one
+            row unless its features change.
+        number: (n,) row of features of each shown item; -1 for items that are not kept.
     """
 
     features: np.ndarray
@@ -109,7 +112,7 @@ class Known(NamedTuple):
     number: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Known":
-        """Features and grades of these pairs, in this order."""
+        """Selects features and grades by row, in the order of `rows`."""
         label = None if self.label is None else self.label[rows]
         return self._replace(features=self.features[rows], label=label)
 
@@ -122,14 +125,16 @@ def read_known(
     first_features: bool,
     progress: Callable[[float], None],
 ) -> Known:
-    """The second pass over a log: features and, if the source has them, grades.
+    """Reads features and, if the source has them, grades in a second pass over a log.
 
     Args:
-        parts, chosen: The files and the columns, as in the first pass.
-        number: (n,) pair of each shown item, -1 for none.
-        count: P, the number of pairs.
-        first_features: Whether only the first row of a pair counts. Otherwise each
-            distinct row of features of a pair is kept.
+        parts, chosen: The files and the columns that `debias.data.rows.read_rows` read
+            in the first pass.
+        number: (n,) number of the pair of each shown item; -1 for items that are not
+            kept.
+        count: Number of pairs, called P.
+        first_features: Whether to keep only the first row of features of a pair. If
+            False, each distinct row of features is kept.
         progress: Called with the share of the parts read so far.
 
     Raises:
@@ -279,12 +284,12 @@ class _Tables:
 def trimmed(
     matrix: np.ndarray, reader: Reader, batch: Batch
 ) -> tuple[np.ndarray, Features, tuple[str, ...]]:
-    """A matrix without empty columns, its features, and notices.
+    """Removes empty columns from a matrix; also returns its features and messages.
 
     Args:
-        matrix: (R, F) from `reader`.
-        reader: The reader of the matrix.
-        batch: The batch, for messages.
+        matrix: (R, F) values and codes from `reader`.
+        reader: The reader that encoded the matrix.
+        batch: A batch that gives the names of file and columns in messages.
     """
     chosen = batch.chosen["features"]
     kinds = reader.features(chosen)
@@ -307,16 +312,16 @@ def trimmed(
     ]
     notes += [
         f"{batch.part}: column {printable(each.name)} (features) is a category of "
-        f"{len(each.values):,} values, one more than {MOST:,} from "
-        f"{reader.beyond[each.name]} on: a model tells the {MOST:,} most frequent "
-        f"apart, and none that training shows fewer than {RARE} times; leave ids out "
-        "of features=NAMES"
+        f"{len(each.values):,} values, more than {MOST:,} from "
+        f"{reader.beyond[each.name]} on: a model distinguishes only the {MOST:,} most "
+        f"frequent values, without values that training shows fewer than {RARE} "
+        "times; leave ids out of features=NAMES"
         for each in found
         if len(each.values) > MOST
     ]
     notes += [
         f"{batch.part}: column {printable(each.name)} (features) holds dates such as "
-        f"{quoted(example)}, and each date is read as a category of its own; write "
+        f"{quoted(example)}, and each date is read as a separate category; write "
         "2026-01-31 (year-month-day) to read the column as dates"
         for each in found
         if each.kind == "category" and (example := other_date(each.values)) is not None
@@ -389,7 +394,7 @@ def _check_same(
 
 
 def ranking_of(pairs: Pairs, known: Known) -> RankingData:
-    """Ranking data with the pairs as items."""
+    """Builds ranking data whose items are the pairs."""
     label = known.label
     if label is not None and (label == label.astype(np.int8)).all():
         label = label.astype(np.int8)
@@ -409,7 +414,7 @@ def ranking_of(pairs: Pairs, known: Known) -> RankingData:
 
 
 def in_rows(pairs: Pairs, known: Known) -> Pairs:
-    """The pairs, repeated for each of their rows of features."""
+    """Repeats each pair for each of its rows of features."""
     return pairs._replace(
         number=known.number,
         query=pairs.query[known.pair],
@@ -469,7 +474,7 @@ def _choose(part: Part, asked: Columns) -> dict[str, tuple[str, ...]]:
         raise ValueError(
             f"{name}: no column {printable(' '.join(patterns))} for features: "
             f"{near(' '.join(patterns), names)}; say features=NAME, or features=* for "
-            "all others"
+            "all other columns"
         )
     return {**chosen, "features": columns}
 
@@ -478,7 +483,8 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
     """Joins the pairs with the features and grades of a table of items.
 
     Raises:
-        ValueError: The table lacks a shown item. The message names the row of the item.
+        ValueError: The table lacks a shown item. The message names the row of the shown
+            item.
     """
     codes, names = items.rows.codes, items.rows.names
     count = len(rows.names["item"])

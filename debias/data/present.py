@@ -19,9 +19,9 @@ _Key = tuple[str, int]  # a role, and the index of its column
 
 
 class Present:
-    """Tracks columns that were NULL in all rows so far, which count as absent.
+    """Tracks columns that count as absent because they were NULL in all rows so far.
 
-    If a column is NULL in all of the first rows and has a value in a later row, the
+    If a column is NULL in the whole first batch, but has a value in a later batch, the
     reader raises an error.
     """
 
@@ -30,12 +30,12 @@ class Present:
         self._width: dict[_Key, int] = {}  # number of columns with values
 
     def holds(self, batch: Batch, role: str, column: int = 0) -> bool:
-        """Whether to read the column; raises ValueError if a value comes too late."""
+        """Whether a column has values; ValueError if they begin in a later batch."""
         key, empty = (role, column), is_empty(batch, role, column)
         if key in self._width:
             return True
         if empty is False and key in self._empty:
-            what = "is NULL and further down it is not,"
+            what = "is NULL in the first rows but not in later rows,"
             raise self._empty[key].fault(role, 0, what, REMEDIES[role], column)
         if empty is False:
             self._width[key] = 0 if is_list(batch.arrays[role][column].type) else 1
@@ -45,7 +45,7 @@ class Present:
         return False
 
     def matrix(self, batch: Batch, role: str) -> np.ndarray:
-        """(n, C) float32 of the non-empty columns of a role."""
+        """Reads the non-empty columns of a role as (n, C) float32."""
         columns = range(len(batch.arrays[role]))
         found = (self.column(batch, role, column) for column in columns)
         values = [np.zeros((len(batch.arrays["item"][0]), 0), np.float32)]
@@ -54,7 +54,7 @@ class Present:
             return side_by_side(values).astype(np.float32, copy=False)
 
     def column(self, batch: Batch, role: str, column: int) -> np.ndarray | None:
-        """(n,) or (n, C) numbers of one column; None while it is empty."""
+        """Reads one column as numbers (n,) or (n, C); None while it is empty."""
         if not self.holds(batch, role, column):
             return None
         width = self._width[role, column] or None
@@ -64,7 +64,7 @@ class Present:
         return found
 
     def names(self, batch: Batch, role: str) -> tuple[str, ...]:
-        """Names of the columns of `matrix`; the columns of a list have a number."""
+        """Names of the columns of `matrix`, such as `name[0]` for a column of lists."""
         names: list[str] = []
         for column, name in enumerate(batch.chosen[role]):
             if self.holds(batch, role, column):
@@ -76,7 +76,7 @@ class Present:
     def fault(
         self, batch: Batch, role: str, entry: int, cell: int, what: str, todo: str
     ) -> ValueError:
-        """An error that names the source of one number of `matrix`."""
+        """An error that names the file, column and row of a number of `matrix`."""
         for column, array in enumerate(batch.arrays[role]):
             width = self._width.get((role, column), 0)
             if cell < width:
@@ -93,12 +93,12 @@ class Present:
         entries: np.ndarray,
         high: int | None = None,
     ) -> None:
-        """Checks that values of `matrix` are finite, or grades in 0..high.
+        """Checks that values of `matrix` are finite numbers, or grades in 0..high.
 
         Args:
-            batch, role: The batch and the role of the values, for messages.
-            values: (n, C) some rows of `matrix`.
-            entries: (n,) shown items of these rows.
+            batch, role: The batch and the role of the values, for error messages.
+            values: (n, C) rows of `matrix` to check.
+            entries: (n,) number of the shown item of each row.
             high: The highest grade; None for features.
         """
         fine = np.isfinite(values)
@@ -113,15 +113,15 @@ class Present:
 
     @property
     def empty(self) -> list[_Key]:
-        """The empty columns by role."""
+        """Role and number of each empty column."""
         return [key for key in self._empty if key not in self._width]
 
 
 def notices(batch: Batch, empty: Iterable[_Key]) -> tuple[str, ...]:
-    """Notices on ignored empty columns."""
+    """Messages about empty columns, which are ignored."""
     names = [(batch.chosen[role][column], role) for role, column in empty]
     return tuple(
-        f"{batch.part}: column {known_as(name, role)} is NULL in every row and read as "
-        "if it were not there"
+        f"{batch.part}: column {known_as(name, role)} is NULL in every row and is "
+        "ignored"
         for name, role in names
     )

@@ -14,7 +14,7 @@ BINS = 8
 
 
 class Scale(NamedTuple):
-    """Meaning of the codes 1, 2, ... of a column; 0 means none or another value.
+    """Meaning of the codes 1, 2, ... of a column; 0 means a missing or unknown value.
 
     Attributes:
         labels: Label of each code.
@@ -32,12 +32,12 @@ def scale_of(feature: Feature, values: np.ndarray) -> Scale:
     """Chooses codes for a column that was read as a feature.
 
     Labels are in alphabetical order, and numbers in ascending order. More than 12
-    distinct numbers are divided into 8 quantile bins. Of more than 100 labels, the most
-    frequent are kept.
+    distinct numbers are divided into 8 quantile bins. Only the 100 most frequent labels
+    get a code.
 
     Args:
         feature: Kind of the column.
-        values: (n,) its codes or numbers.
+        values: (n,) codes or numbers of the column.
 
     >>> badge = Feature("badge", "category", ("sponsored", "none"))
     >>> scale_of(badge, np.array([2.0, 3.0, 0.0])).labels
@@ -65,7 +65,9 @@ def scale_of(feature: Feature, values: np.ndarray) -> Scale:
 
 
 def codes_of(feature: Feature, values: np.ndarray, scale: Scale) -> np.ndarray:
-    """(n,) int16 codes of a column by a scale; 0 for missing or unknown values.
+    """Encodes a column as (n,) int16 codes of a scale.
+
+    Missing and unknown values get code 0.
 
     >>> scale = Scale(("below 5", "from 5"), (5.0,))
     >>> codes_of(Feature("height"), np.array([4.0, 5.0, np.nan]), scale).tolist()
@@ -89,7 +91,7 @@ def codes_of(feature: Feature, values: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def as_records(scales: Scales) -> dict[str, dict[str, list[str] | list[float]]]:
-    """The scales as JSON values."""
+    """Converts scales to JSON values."""
     return {
         name: {"labels": list(each.labels), "edges": list(each.edges)}
         for name, each in scales.items()
@@ -97,7 +99,7 @@ def as_records(scales: Scales) -> dict[str, dict[str, list[str] | list[float]]]:
 
 
 def of_records(records: Mapping[str, Mapping[str, list]] | None) -> dict[str, Scale]:
-    """The scales from records of `as_records`.
+    """Restores scales from the JSON values of `as_records`.
 
     >>> scales = {"badge": Scale(("none", "sponsored"))}
     >>> of_records(as_records(scales)) == scales

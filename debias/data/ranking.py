@@ -32,13 +32,14 @@ class RankingData:
         offsets: (queries + 1,) increasing whole numbers from 0 to items, so each query
             has at least one item. Stored as int64.
         qid: (queries,) ids of the queries in the source; None without ids.
-        max_grade: Highest grade, at most 127. 4 in MSLR-WEB30K, Yahoo and Istella.
+        max_grade: Highest grade, at most 127. MSLR-WEB30K, Yahoo and Istella have
+            grades up to 4.
         feature_names: (F,) distinct names of the features; None if features have
             numbers instead of names, as in LETOR files and simulated data.
-        item_id: (items,) ids of the items in the source, or None.
-        kinds: Kinds of the features if some are categories or may be missing, see
-            `debias.data.kinds`. Category codes come before numbers, and a missing
-            number is NaN; None: F finite numbers.
+        item_id: (items,) ids of the items in the source; None without ids.
+        kinds: Kinds of the features, see `debias.data.kinds`. Columns of category codes
+            come before columns of numbers, and a missing number is NaN. None means that
+            all features are finite numbers.
 
     Raises:
         ValueError: An array has a wrong shape or type, or a value is not allowed. The
@@ -128,8 +129,8 @@ class RankingData:
     def fingerprint(self) -> str:
         """Hash of features and offsets in 32 hexadecimal digits, to identify the items.
 
-        Above 256 MB, the hash uses samples, see `debias.data.files.sampled_hash`.
-        Names, ids and grades do not change it.
+        Above 256 MB, the hash covers only samples, see
+        `debias.data.files.sampled_hash`. Names, ids and grades do not change the hash.
 
         >>> one = RankingData([[0.5], [2.0]], None, [0, 2])
         >>> one.fingerprint == RankingData([[0.5], [2.0]], [0, 1], [0, 2]).fingerprint
@@ -140,10 +141,10 @@ class RankingData:
         return array_hash({"features": self.features, "offsets": self.offsets})
 
     def dense(self) -> np.ndarray:
-        """(items, D) float32 finite features, for estimators that only read numbers.
+        """Finite features (items, D) float32, for estimators that accept only numbers.
 
-        Missing numbers become the mean, and a category becomes one column for each of
-        its most frequent values. Without `kinds`, the result is `features`.
+        Missing numbers become the mean of their feature. A category becomes one column
+        for each of its most frequent values. Without `kinds`, the result is `features`.
         """
         if self.kinds is None:
             return self.features
@@ -161,7 +162,7 @@ class RankingData:
         """(queries, list_size) int32 item numbers, -1 after the last item of a query.
 
         Args:
-            list_size: Number of first items to keep per query; None keeps all.
+            list_size: Largest number of items to keep per query; None keeps all items.
         """
         if list_size is None:
             list_size = int(self.sizes.max())
@@ -172,7 +173,7 @@ class RankingData:
         return np.where(rank < self.sizes[:, None], item, -1).astype(np.int32)
 
     def select(self, queries: np.ndarray | Sequence[int]) -> Self:
-        """The given queries in the given order, with renumbered items.
+        """Selects queries in the given order, and renumbers their items.
 
         Args:
             queries: Query numbers, or a (queries,) bool mask.
@@ -216,17 +217,18 @@ class RankingData:
     def arranged(
         self, names: Sequence[str] | None, kinds: Features | None = None
     ) -> Self:
-        """A copy of the data with only the features `names`, in this order.
+        """Returns the data with only the features `names`, in the order of `names`.
 
         Args:
-            names: Names of some or all features. If `names` or the names of the data
-                are None, only the number of features is compared.
-            kinds: Kinds of the features with the vocabularies of the codes; None:
-                finite numbers.
+            names: Names of the wanted features. If `names` or `feature_names` is None,
+                only the number of features is checked.
+            kinds: Kinds of the wanted features, with the vocabularies to encode them;
+                `names` is then ignored. None means that all wanted features are finite
+                numbers.
 
         Raises:
-            ValueError: A feature is missing or named twice, or the numbers of features
-                differ.
+            ValueError: A wanted feature is missing, named twice or of another kind, or
+                the numbers of features differ.
 
         >>> data = RankingData([[1, 2]], None, [0, 1], feature_names=("a", "b"))
         >>> data.arranged(["b", "a"]).features.tolist()
@@ -295,7 +297,7 @@ class RankingData:
             if gone.any():
                 raise ValueError(
                     f"the feature {each.name} is missing at item {np.argmax(gone)}, "
-                    "but it never was in training; fill it, or train on a log in "
+                    "but never missing in training; fill it, or train on a log in "
                     "which it is sometimes missing"
                 )
 
@@ -320,10 +322,11 @@ class RankingData:
         return tuple(self.select(part) for part in parts)
 
     def write_parquet(self, path: str | Path) -> None:
-        """Writes one row per item: qid, label if graded, features as a fixed-size list.
+        """Writes a Parquet file with one row per item, atomically.
 
-        If queries have no ids, a column `query` holds their numbers. The write is
-        atomic.
+        The columns are `qid`, `label` if the data has grades, `item_id` if the items
+        have ids, and `features` with lists of fixed size. If queries have no ids, a
+        column `query` with the numbers of the queries replaces `qid`.
         """
         from debias.data.ranking_files import Rows, write_rows
 
@@ -346,10 +349,11 @@ class RankingData:
         """Reads a file of `write_parquet`, or a similar table of another program.
 
         Args:
-            path: A file with a column qid or query; optionally label and item_id; and
-                features, as one column of lists of equal length or as columns f0, f1,
-                ... Other columns are an error.
-            max_grade: Highest grade; None: from the file, or else 4.
+            path: File with a column qid or query, and optional columns label and
+                item_id. Features are one column `features` with lists of equal length,
+                or columns f0, f1 and so on. Other columns are an error.
+            max_grade: Highest grade. None means the highest grade that the file
+                records, or else 4.
 
         Raises:
             ValueError: A column is missing, unknown or of the wrong type, the items of
@@ -379,7 +383,8 @@ def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Offsets and ids of queries, from the query id of each item.
 
     Raises:
-        ValueError: The items of an id are not consecutive. The message names the item.
+        ValueError: The items of a query are not consecutive. The message names the
+            item.
 
     >>> [array.tolist() for array in runs(np.array([7, 7, 3]))]
     [[0, 2, 3], [7, 3]]
@@ -392,7 +397,7 @@ def runs(query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if repeats.any():
         run = int(np.argmax(repeats))
         raise ValueError(
-            f"query {qid[run]} comes back at item {offsets[run]}: "
+            f"query {qid[run]} appears again at item {offsets[run]}: "
             "the items of a query must be consecutive"
         )
     return offsets, qid

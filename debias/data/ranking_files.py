@@ -26,13 +26,13 @@ class Rows(NamedTuple):
 
     Attributes:
         features: (items, F) numbers.
-        labels: (items,) grades, or None.
+        labels: (items,) grades; None without grades.
         query: (items,) number of the query of each item.
         qid: (items,) id of the query; None if queries have no ids.
         max_grade: Highest grade.
-        names: (F,) names of the features, or None.
-        kinds: Kinds of the features, or None.
-        item_id: (items,) ids of the items in the source, or None.
+        names: (F,) names of the features; None without names.
+        kinds: Kinds of the features; None if all are numbers.
+        item_id: (items,) ids of the items in the source; None without ids.
     """
 
     features: np.ndarray
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     item_id: np.ndarray | None = None
 
     def content(self) -> str:
-        """A hash of the content; above 256 MB, of a sample: see `sampled_hash`."""
+        """Hash of the content; above 256 MB, it covers samples (see `sampled_hash`)."""
         plain = [*(self.names or ()), str(self.max_grade)]
         if self.kinds is not None:
             plain.append(json.dumps(as_records(self.kinds)))
@@ -64,11 +64,13 @@ class Rows(NamedTuple):
 
 
 def write_rows(rows: Rows, path: str | Path) -> None:
-    """Writes qid (or query if queries have no ids), label, item_id and features.
+    """Writes the columns qid, label, item_id and features atomically.
 
-    `features` is a list of fixed size. The metadata of the file has the highest grade,
-    the names of the features and a hash of the content. The hash protects the metadata,
-    because the checksums of Parquet cover only pages. The write is atomic.
+    If queries have no ids, the column query replaces qid.
+
+    The column `features` holds lists of fixed size. The metadata of the file contains
+    the highest grade, the names of the features and a hash of the content. The hash
+    protects the metadata, because the checksums of Parquet cover only pages.
     """
     arrays = {}
     if rows.qid is None:

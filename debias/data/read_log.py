@@ -1,9 +1,9 @@
 """Reads a click log from any table with columns for query, item and click.
 
-A row is a shown item with a session id, or a row is a session with lists of items and
-clicks. `Columns` maps columns to roles. The items of the resulting ranking data are
-(query, item) pairs, and the log holds their numbers. Features are stored once per pair,
-so a log needs only a few bytes per shown item.
+A table has either one row per shown item, with a session id, or one row per session,
+with lists of items and clicks. `Columns` maps columns to roles. The items of the
+resulting ranking data are (query, item) pairs, and the log holds their numbers.
+Features are stored once per pair, so a log needs only a few bytes per shown item.
 """
 
 import re
@@ -59,14 +59,14 @@ class Reading(NamedTuple):
         items: (items,) name of each item in the source; an item under two queries has
             two numbers.
         queries: (queries,) name of each query; None without names.
-        devices: Names of the devices 1, 2, ...
+        devices: Names of the devices with the codes 1, 2, and so on.
         users: (S,) number of the user of each session; None without users.
         timestamps: (S,) first timestamp of each session; None without timestamps.
-        scales: Meaning of the codes of presentation columns, by name.
-        pair: (items,) number of the (query, item) pair of each row of features, if some
-            pairs have several rows because their features change; else None.
+        scales: Meaning of the codes of each presentation column, by name of the column.
+        pair: (items,) number of the (query, item) pair of each row of features. None if
+            each pair has a single row.
         unused: Columns of the source that no role reads.
-        notices: Notes for the user, such as on empty columns.
+        notices: Messages for the user, such as on empty columns.
     """
 
     log: ClickLog
@@ -82,10 +82,12 @@ class Reading(NamedTuple):
     notices: tuple[str, ...] = ()
 
     def by_pair(self) -> "Reading":
-        """The reading with one item per (query, item) pair, with its first features.
+        """Returns the reading with one item per (query, item) pair.
 
-        Estimates of examination use this reading: for them, an item with a changed
-        price is still the same item.
+        Each item has the first features of its pair.
+
+        Estimates of examination use this reading, because an item with a changed price
+        is still the same item.
         """
         if self.pair is None or self.data is None:
             return self
@@ -118,32 +120,38 @@ def read_log(
     scales: Scales | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reading:
-    """Reads a log of any source, with its ranking data if it has features.
+    """Reads a log from any source, with ranking data if the source has features.
 
     A column that is NULL in every row is ignored, and `Reading.notices` says so.
 
     Args:
-        source: Parquet, CSV, JSON lines or an Arrow table, see `open_parts`.
-        columns: Mapping of roles to columns; None: columns are named like the roles.
-        items: A table with features and labels, joined by item or, if it has a query
-            column, by query and item. In the second case, the ranking data contains all
-            its items, also unshown ones.
-        list_size: Number of first positions to keep; None keeps all, at most 1000.
-        first_position: Number of the first position, row and column in the log.
-        first_features: Whether to keep only the first features of a pair. Otherwise
-            each distinct row of features becomes a separate item.
-        devices: Names of the devices 1, 2, ...; other devices become 0; None: the
-            devices of the log in alphabetical order. To score a log by a model that
-            reads devices, give the devices of its training.
-        scales: Meaning of the codes of presentation columns; None: chosen from the log.
-            To score a log by a model, give the scales of its training.
+        source: Table in any format that `debias.data.tables.open_parts` opens, such as
+            Parquet or CSV.
+        columns: Mapping of roles to columns. None means that each column has the name
+            of its role.
+        items: Table with features and labels of items. The table is joined by query and
+            item if it has a query column, and by item otherwise. With a query column,
+            the ranking data contains all items of the table, even if they were never
+            shown.
+        list_size: Number of top positions to keep. None keeps all positions, and a
+            position beyond 1000 is then an error.
+        first_position: Number that the log gives to the first position, row and column,
+            such as 0.
+        first_features: Whether to keep only the first row of features of each (query,
+            item) pair. If False, each distinct row of features becomes a separate item.
+        devices: Names of the devices with the codes 1, 2, and so on; other devices get
+            code 0. None means the devices of the log in alphabetical order. To score a
+            log by a model that reads devices, pass the devices of the training log.
+        scales: Meaning of the codes of presentation columns. None chooses the codes
+            from the values in the log. To score a log by a model, pass the scales of
+            the training log.
         progress: Called with the share of the work done.
 
     Raises:
         FileNotFoundError: Nothing is there.
         ValueError: A column is missing or has a wrong type, a value is not allowed,
-            rows contradict each other, or a file grew while it was read. The message
-            names the file, the column and the first row (from 0).
+            rows contradict each other, or a file changed while it was read. The message
+            names the file, the column and the first wrong row, counted from 0.
 
     >>> table = pa.table({
     ...     "session": [7, 7, 8], "query": ["a", "a", "b"], "item": ["x", "y", "x"],
@@ -310,7 +318,7 @@ def _odd_lists(
 
 
 def _again(item: np.ndarray) -> np.ndarray:
-    """(S, L) bool: the item also stands further up in its list.
+    """(S, L) bool: whether the item is also shown at a higher position of its list.
 
     >>> _again(np.array([[4, 5, 4], [4, 5, -1]])).tolist()
     [[False, False, True], [False, False, False]]
@@ -326,12 +334,12 @@ def _again(item: np.ndarray) -> np.ndarray:
 
 
 def _equal(ordered: np.ndarray) -> np.ndarray:
-    """(S, L - 1) bool: the item equals the one before it."""
+    """(S, L - 1) bool: whether the item equals the previous item."""
     return (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
 
 
 def _holes(item: np.ndarray) -> np.ndarray:
-    """(S, L) bool: a shown cell below an empty cell.
+    """(S, L) bool: whether a shown cell is below an empty cell.
 
     >>> _holes(np.array([[4, -1, 5], [4, 5, -1]])).tolist()
     [[False, False, True], [False, False, False]]

@@ -43,7 +43,7 @@ def read_record(path: str | Path, keys: tuple[str, ...] | list[str]) -> dict[str
 
 
 def plain(value: Any) -> Any:
-    """Converts NumPy numbers to Python's at any depth; nan and infinity become None."""
+    """Converts NumPy to Python numbers at any depth; nan and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -18,40 +18,44 @@ NEEDED = ("query", "item", "click")  # a log must have these
 class Columns:
     """The columns of a table, by role.
 
-    A column with a default name is optional. A column with any other name must exist,
-    and so must query, item and click. None switches a role off; with `query=None`, all
-    sessions share one query.
+    The columns for query, item and click must exist. Any other column is optional if it
+    has its default name, and must exist if it has another name. None switches a role
+    off; with `query=None`, all sessions share one query.
 
     An optional column that is NULL in every row counts as absent.
 
     Attributes:
         session: Id of the session; not used if a row is a session.
-        query: The search, page or slot. A session has one query.
+        query: Name of the query, such as a search text, a page or a slot on a page. A
+            session has one query.
         item: Id of the shown item: text or whole numbers of any sign. In a list, NULL
             is padding. In lists of a fixed size, which this library writes, -1 is
             padding too.
-        click: 0 or 1, or a bool.
-        position: Rank from the top, from 1. Without this column, the rank is the order
-            of the rows (or of the list), or of row and column.
+        click: Whether the item was clicked: 0 or 1, or a bool.
+        position: Rank from the top, counted from 1. Without this column, lists of items
+            are in the order of their ranks. If each row is an item, ranks follow the
+            columns `row` and `column`, or else the order of the rows.
         row, column: Row and column on a grid, from 1.
-        features: One column of lists of numbers; or columns of any type, by names and
-            patterns such as "f_*".
-        categories: Features to read as categories whatever their type: names and
-            patterns. `features` may contain these columns too.
-        numbers: Features to read as numbers whatever their type: names and patterns.
+        features: Names and patterns of the feature columns, such as "f_*". A column may
+            have any type, and may also hold a list of numbers per item.
+        categories: Names and patterns of features to read as categories, whatever their
+            type. `features` may contain these columns too.
+        numbers: Names and patterns of features to read as numbers, whatever their type.
         label: Grade of the (query, item) pair, from 0.
         timestamp: Time of the session.
         user: Id of the user.
-        device: Name of the device; `Reading.devices` numbers them.
-        context: Numbers that are known for each session, named like features.
-        presentation: Columns of text or numbers on the presentation of items or lists,
-            such as a badge, a media type or a height. Bias towers read these columns;
-            rankers do not. Numbers in them are divided into bins. `ClickLog` has
-            presentation columns by name.
-        target: Other user actions on an item, as counts or seconds; NULL means no
-            action.
+        device: Name of the device. `Reading.devices` lists the devices in the order of
+            their codes.
+        context: Names and patterns of columns of numbers that describe the session.
+        presentation: Columns of text or numbers that describe the presentation of items
+            or lists, such as a badge, a media type or a height. Bias towers read
+            presentation columns; rankers do not. More than 12 distinct numbers in a
+            column are divided into bins. `ClickLog.presentation` holds presentation
+            columns by name.
+        target: Columns of other user actions on an item, as counts or seconds; NULL
+            means no action.
         propensity: Probability, in (0, 1], that the logging policy puts this item at
-            this position given the items above.
+            this position given the items above it.
 
     >>> columns = Columns.of(["query=q", "features=f_*,price", "user="])
     >>> columns.query, columns.features, columns.user, columns.item
@@ -89,13 +93,14 @@ class Columns:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Parses texts ROLE=COLUMN; ROLE= alone switches a role off.
+        """Parses texts of the form ROLE=COLUMN; the text ROLE= switches a role off.
 
-        Features, context, presentation, target, categories and numbers may be given
-        several times, with names separated by commas.
+        The roles features, context, presentation, target, categories and numbers may be
+        given several times, and may have several names separated by commas.
 
         Raises:
-            ValueError: A text is not ROLE=COLUMN, or another role is given twice.
+            ValueError: A text does not have the form ROLE=COLUMN, or a role that takes
+                a single column is given two columns.
 
         >>> Columns.of(["features=f_0", "features=f_1"]).features
         ('f_0', 'f_1')

@@ -1,4 +1,4 @@
-"""The first pass over a log: all columns of shown items except features."""
+"""Reads all columns of a log except features and grades, in a first pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,16 +29,16 @@ LATER = ("features", "label", "categories", "numbers")  # read in the second pas
 
 @dataclass
 class Rows:
-    """All columns of the n shown items except features.
+    """All columns of the n shown items except features and grades.
 
     Attributes:
         session: (n,) number of the session, by first appearance.
-        codes: (n,) number of each name, by role; -1 means no name.
-        names: Names of the codes.
-        values: (n,) or (n, C) numbers by role.
-        batches: The source batches, without their columns.
+        codes: (n,) code of the name of each shown item, by role; -1 means no name.
+        names: Names in the order of their codes, by role.
+        values: (n,) or (n, C) numbers of the shown items, by role.
+        batches: The batches of the source, without their data.
         ends: Number of shown items up to the end of each batch.
-        notices: Notes on ignored empty columns.
+        notices: Messages for the user, such as on ignored empty columns.
         many: Kinds of the "presentation" and "target" columns in `values`.
     """
 
@@ -74,8 +74,8 @@ def read_rows(
     """Reads all columns of a log except features and grades.
 
     Raises:
-        ValueError: A value is not allowed. The message names the file, the column and
-            the row.
+        ValueError: A value is not allowed in its column. The message names the file,
+            the column and the row.
     """
     roles = [role for role in chosen if role not in LATER]
     rows_are_lists = listed(parts[0], dict(chosen))
@@ -246,8 +246,8 @@ def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndar
                 todo = REMEDIES[role]
                 if values[entry] + first_position == 1:
                     todo = (
-                        "say first_position=0 (--first-position 0) if that is the "
-                        "log's first"
+                        "say first_position=0 (--first-position 0) if the log "
+                        "counts from 0"
                     )
                 raise rows.fault(role, entry, what, todo)
     if "position" in rows.values:
@@ -258,7 +258,7 @@ def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndar
         position = _ranks(rows)
     if list_size is None and position.size and position.max() > LONGEST:
         entry = int(np.argmax(position > LONGEST))
-        what = f"stands at position {position[entry]}, of {LONGEST} at most"
+        what = f"is at position {position[entry]}, beyond the limit of {LONGEST}"
         todo = "say list_size=N (--list-size N) to keep the first N"
         raise rows.fault("item", entry, what, todo)
     return position

@@ -1,4 +1,4 @@
-"""Means and deviations of features, whose heavy tails are compressed first."""
+"""Means and standard deviations of features after compression of heavy tails."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +10,11 @@ CONSTANT = 1e-6  # a feature with a smaller deviation never varies
 
 
 class Moments(NamedTuple):
-    """Mean (F,) and deviation (F,) of the values present; columns with missing ones."""
+    """Mean (F,) and standard deviation (F,) of the present values of each feature.
+
+    `missing` lists the columns with missing values; it is None if NaN is an ordinary
+    value.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -18,7 +22,7 @@ class Moments(NamedTuple):
 
     @property
     def scale(self) -> np.ndarray:
-        """(F,) 1 / deviation; 0 for a feature that never varies."""
+        """(F,) inverse of the deviation; 0 for a constant feature."""
         kept = np.maximum(self.deviation, CONSTANT)
         return np.where(self.deviation > CONSTANT, 1 / kept, 0)
 
@@ -29,13 +33,13 @@ def moments(
     linear: Sequence[int] = (),
     missing: bool = False,
 ) -> Moments:
-    """Moments of sign(x) log(1 + |x|) for features (N, F), in two passes.
+    """Computes the moments of sign(x) log(1 + |x|) for features (N, F), in two passes.
 
     Args:
-        features: Of all items.
+        features: (N, F) features of all items.
         rows: (N,) bool, the items that count; None counts all.
-        linear: Columns that are taken as they are.
-        missing: Whether NaN is a missing value; it is then left out.
+        linear: Columns that are not compressed by the logarithm.
+        missing: Whether NaN means a missing value; missing values are left out.
 
     >>> found = moments(np.array([[0.0, 3.0], [np.e - 1, 3.0]]))
     >>> found.mean.round(3).tolist(), found.scale.round(3).tolist()
@@ -68,7 +72,7 @@ def moments(
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
-    """(N, F) float32 features with mean 0 and deviation 1, as `Standardize` has them.
+    """Scales features (N, F) to mean 0 and deviation 1, as `Standardize` does.
 
     >>> scaled(np.array([[0.0, 3.0], [1.0, 3.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]

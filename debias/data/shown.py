@@ -52,20 +52,20 @@ REMEDIES = {
     "position": "write the rank that the item was shown at",
     "row": "write the place that the item was shown at",
     "column": "write the place that the item was shown at",
-    "propensity": "write the chance that the item had, or do without: propensity=",
-    "label": "write the grade, or do without: label=",
+    "propensity": "write a probability, or ignore the column: propensity=",
+    "label": "write the grade, or ignore the column: label=",
     "context": "write a number, or leave the column out of context=NAMES",
-    "features": "write a number, or train without it, left out of features=NAMES",
+    "features": "write a number, or leave the column out of features=NAMES",
     "categories": "write text or whole numbers",
     "numbers": "write a number, or leave the cell empty",
     "presentation": "write text or numbers, or leave the column out of presentation=",
     "target": "write a number, such as a count or seconds, or leave the cell empty",
-    "timestamp": "write the time, or do without: timestamp=",
+    "timestamp": "write the time, or ignore the column: timestamp=",
 }
 
 
 def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether a row is a session."""
+    """Whether each row of a part is a session with lists of items."""
     return is_list(part.schema.field(chosen["item"][0]).type)
 
 
@@ -84,16 +84,16 @@ def matching(
 
 
 def known_as(name: str, role: str) -> str:
-    """Name of a column in messages, with its role unless they are equal."""
+    """Name of a column for messages, followed by its role if name and role differ."""
     return name if name == role else f"{printable(name)} ({role})"
 
 
 class Fault(ValueError):
-    """A wrong value, whose place the caller describes.
+    """Error for a wrong value; its attributes let the caller describe the place.
 
     Attributes:
-        column: Its column.
-        row: The row in its part.
+        column: Name of the column.
+        row: The row in the part.
         what: The expected value and the actual value, in words.
     """
 
@@ -105,8 +105,8 @@ class Fault(ValueError):
 class Batch(NamedTuple):
     """Columns with one entry per shown item, and their source.
 
-    `at` is the row of each entry within the batch; None if it equals the number of the
-    entry. `start` is the number of rows in the part before the batch.
+    `at` is the row of each entry within the batch. None means that each row has exactly
+    one entry. `start` is the number of rows in the part before the batch.
     """
 
     part: str
@@ -131,14 +131,14 @@ class Batch(NamedTuple):
         return self.start + int(entry if self.at is None else self.at[entry])
 
     def padding(self) -> np.ndarray | None:
-        """(n,) bool, entries without an item; None if all have one."""
+        """(n,) bool, True for entries without an item; None if all entries have one."""
         return None if self.at is None else is_padding(self.arrays["item"][0])
 
 
 def shown_batches(
     parts: Sequence[Part], chosen: dict[str, tuple[str, ...]], roles: Sequence[str]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yields batches with the columns of these roles, and the share that was read."""
+    """Yields batches with the columns of `roles`, each with the share read so far."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
@@ -165,7 +165,7 @@ def _plain(batch: Batch) -> Batch:
         arrays[role] = [plain(column) for column in columns]
         for number, (old, new) in enumerate(zip(columns, arrays[role], strict=True)):
             if new is not old and (entry := first_no_text(new)) is not None:
-                what = f"is no UTF-8, such as {bytes_of(new, entry)}"
+                what = f"is not UTF-8, such as {bytes_of(new, entry)}"
                 raise batch.fault(role, entry, what, "write the file as UTF-8", number)
     return batch._replace(arrays=arrays)
 
@@ -174,7 +174,8 @@ def exploded(batch: Batch) -> Batch:
     """Expands a batch with one row per session to one entry per shown item.
 
     Raises:
-        ValueError: A list is empty, or has another length than the list of items.
+        ValueError: A list of items is empty, or another list of the row has a different
+            length.
     """
     item = batch.arrays["item"][0]
     size = pc.list_value_length(item).fill_null(0).to_numpy().astype(np.int64)
@@ -212,18 +213,18 @@ def _flat(
         kind = column.type.value_type if is_list(column.type) else pa.null()
         return pa.nulls(total, kind)
     if not is_list(column.type):
-        what = f"must be lists as the items are, got {column.type}"
-        raise batch.fault(role, 0, what, "write a list a session", number)
+        what = f"must hold lists, as the items do, got {column.type}"
+        raise batch.fault(role, 0, what, "write one list per session", number)
     length = pc.list_value_length(column).fill_null(0).to_numpy()
     if (length != size).any():
         row = int(np.argmax(length != size))
         what = f"has {length[row]} entries for {size[row]} items"
-        raise batch.fault(role, row, what, "write one for each item", number)
+        raise batch.fault(role, row, what, "write one entry for each item", number)
     return pc.list_flatten(column)
 
 
 def is_padding(item: pa.Array) -> np.ndarray:
-    """(n,) bool, entries of a list without an item."""
+    """(n,) bool, True for entries of a list that hold no item."""
     return item.is_null().to_numpy(zero_copy_only=False)
 
 
@@ -231,7 +232,7 @@ def is_padding(item: pa.Array) -> np.ndarray:
 
 
 def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
-    """Whether a column is NULL at every shown item; None without shown items."""
+    """Whether a column is NULL at all shown items; None if there are no shown items."""
     array = batch.arrays[role][column]
     if array.null_count == 0 and len(array):
         return False
@@ -243,7 +244,7 @@ def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
 
 
 def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
-    """Names as whole numbers or text."""
+    """Converts names to whole numbers or text."""
     kind = array.type
     if pa.types.is_uint64(kind):  # may be larger than all signed numbers
         pass
@@ -285,10 +286,10 @@ _RULES = {
 def numbers_of(
     batch: Batch, role: str, column: int = 0, width: int | None = None
 ) -> np.ndarray:
-    """The numbers of a column (n,), or of a column of lists (n, C).
+    """Reads a column as numbers (n,), or a column of lists as numbers (n, C).
 
     Args:
-        width: C, if it is known from earlier rows.
+        width: The length C of the lists, if it is known from earlier rows.
     """
     array = batch.arrays[role][column]
     if role in SEVERAL and is_list(array.type):

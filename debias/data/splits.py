@@ -10,8 +10,9 @@ def random_parts(
 ) -> list[np.ndarray]:
     """Splits the numbers 0..count-1 at random; each part is in ascending order.
 
-    The boundaries of the parts are round(count * cumulative fraction). So the size of a
-    part differs from its share by less than one, and each number is in one part.
+    The boundaries of the parts are round(count * cumulative fraction). Each number is
+    therefore in exactly one part, and the size of a part differs from its share of
+    `count` by less than one.
 
     Args:
         count: Number of elements.
@@ -19,7 +20,7 @@ def random_parts(
         rng: The only source of randomness.
 
     Raises:
-        ValueError: The fractions are negative or do not sum to 1.
+        ValueError: A fraction is negative, or the fractions do not sum to 1.
 
     >>> [part.size for part in random_parts(10, (0.8, 0.2), np.random.default_rng(0))]
     [8, 2]

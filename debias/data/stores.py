@@ -1,10 +1,10 @@
 """Paths and URLs of files on disk and in object stores.
 
-URLs are those of Arrow's file systems: s3://bucket/key, gs://bucket/key, file:///path.
-Options follow a question mark, such as
+URLs have the form that Arrow's file systems use: s3://bucket/key, gs://bucket/key,
+file:///path. Options follow a question mark, such as
 s3://bucket/key?endpoint_override=localhost:9000&scheme=http. Credentials come from the
-environment, as for the stores' own tools; gs://anonymous@bucket/key needs no
-credentials.
+environment, as for the stores' own tools. A URL such as gs://anonymous@bucket/key needs
+no credentials.
 """
 
 import errno
@@ -42,7 +42,7 @@ class _Stat(NamedTuple):
 
 
 def store_url(path: str | Path) -> str | None:
-    """The URL in a path, even if `Path` removed one of its slashes; else None.
+    """The URL in a path, even if `Path` removed a slash; None for other paths.
 
     >>> store_url("s3://bucket/key"), store_url(Path("s3://bucket/key"))
     ('s3://bucket/key', 's3://bucket/key')
@@ -59,7 +59,7 @@ class Remote:
     """A file or folder of an object store, with part of the interface of `Path`.
 
     Attributes:
-        scheme: Scheme of its URL.
+        scheme: Scheme of the URL.
         path: Bucket and key.
         store: The file system.
     """
@@ -127,7 +127,7 @@ class Remote:
         return iter(self.inside())
 
     def glob(self, pattern: str) -> "list[Remote]":
-        """Files of the folder with matching names."""
+        """Files in the folder whose names match `pattern`."""
         return [
             each for each in self.inside() if PurePosixPath(each.path).match(pattern)
         ]
@@ -168,7 +168,7 @@ AnyPath: TypeAlias = Path | Remote
 
 
 class naming_store:
-    """Adds the URL and advice to the errors of a store."""
+    """Context manager that adds the URL and advice to the errors of a store."""
 
     def __init__(self, place: "Remote | str") -> None:
         self._place = place
@@ -185,7 +185,7 @@ class naming_store:
 
 
 def refused(url: str, error: Exception) -> OSError | None:
-    """Translates an error of a store; None for other errors."""
+    """Translates an error of a store to a clear message; None for other errors."""
     text, scheme = str(error), url.partition(":")[0]
     if found := re.search(r"last message of (.*?)(?: error_info=|$)", text):
         text = f"{found[1]}, google::cloud"  # the rest repeats this for programmers
@@ -208,7 +208,7 @@ def refused(url: str, error: Exception) -> OSError | None:
 
 
 def located(path: "str | Path | Remote") -> AnyPath:
-    """The local path or remote file of a path or URL, without any access.
+    """Converts a path or URL to a local path or a remote file, which need not exist.
 
     Raises:
         OSError: The store cannot be reached.
@@ -256,7 +256,7 @@ def name_of(path: str | Path) -> str:
 
 
 def whole_path(path: str | Path) -> str:
-    """An absolute path; URLs are unchanged.
+    """Makes a path absolute; URLs are unchanged.
 
     >>> whole_path("s3://bucket/key"), whole_path("/a")
     ('s3://bucket/key', '/a')

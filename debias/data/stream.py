@@ -1,10 +1,10 @@
 """Streams a click log larger than memory, in windows of shuffled sessions.
 
-An epoch visits the row groups of all shards in random order. The row groups of a window
-are held in memory and shuffled together. Within a window, the order of sessions is
-uniformly random. The row groups of a window are drawn at random. So if a log fits into
-one window, its order is uniformly random. After CorgiPile: Xu et al., In-Database
-Machine Learning with CorgiPile, SIGMOD 2022.
+An epoch visits the row groups of all shards in random order. Each window consists of
+several row groups, whose sessions are held in memory and shuffled together. If a log
+fits into one window, the order of all its sessions is therefore uniformly random. The
+method is CorgiPile: Xu et al., In-Database Machine Learning with CorgiPile, SIGMOD
+2022.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,26 +38,28 @@ Keep = Callable[[ClickLog, tuple[int, int]], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Sessions of a log on disk, or a part of them, for training and sampling.
+    """Reads all or some sessions of a log on disk, for training and sampling.
 
-    Until sessions are requested, only footers are read. At most one window is in
-    memory. The same key gives the same sessions in the same order, whatever was read
-    before. So an interrupted epoch can resume at any window.
+    Only the footers of the files are read until sessions are requested. At most one
+    window is in memory. The same key gives the same sessions in the same order,
+    whatever was read before. An interrupted epoch can therefore resume at any window.
 
     Args:
         path: A Parquet file of a log, or a folder of them.
         columns: Optional columns to read; None reads all.
-        window: Number of sessions to shuffle together, in whole row groups. For a short
-            time, memory holds twice as many sessions.
-        keep: Function that selects sessions. The function takes a piece of the log, the
-            row group of the piece and its first row, and returns (S,) bool. None
+        window: Approximate number of sessions to shuffle together; a window consists of
+            whole row groups. Memory holds twice as many sessions while a window is
+            shuffled.
+        keep: Function that selects sessions. The function takes a piece of the log and
+            the pair (row group, first row) of this piece, and returns (S,) bool. None
             selects all sessions.
         share: Approximate share of the sessions that `keep` selects, for progress.
-        items: Number of items in the ranking data; larger item numbers are an error
-            when they are read. None skips the check.
+        items: Number of items in the ranking data. An item number that is too large is
+            an error when it is read. None skips this check.
 
     Raises:
-        ValueError: See `debias.data.log_files.shards`; or the window is below 1.
+        ValueError: The window is below 1, or `debias.data.log_files.shards` raises the
+            error.
 
     >>> import tempfile
     >>> log = ClickLog(range(6), np.arange(12).reshape(6, 2), np.zeros((6, 2), bool))
@@ -93,7 +95,7 @@ class Stream:
 
     @property
     def others(self) -> dict[str, str]:
-        """Columns with other names that are read, with their roles."""
+        """Roles of the columns that are read and are not in `COLUMNS`."""
         found = noted_others(self.groups[0][0].schema)
         wanted = found if self.columns is None else self.columns
         return {name: role for name, role in found.items() if name in wanted}
@@ -104,7 +106,7 @@ class Stream:
         return noted_items(self.groups[0][0].schema)
 
     def check(self, data: RankingData) -> Self:
-        """Checks ranking data against the recorded items, without reading sessions.
+        """Checks ranking data against the fingerprint in the log; reads no session.
 
         Raises:
             ValueError: See `ClickLog.check`. The message names the files.
@@ -117,11 +119,11 @@ class Stream:
 
     @property
     def total(self) -> int:
-        """Number of sessions in the files, including those outside the part."""
+        """Number of sessions in the files, including sessions that `keep` excludes."""
         return sum(shard.sessions for shard, group in self.groups if group == 0)
 
     def __len__(self) -> int:
-        """Approximate number of sessions in the part, by its share."""
+        """Approximate number of sessions that `keep` selects, from `share`."""
         return round(self.total * self.share)
 
     @property
@@ -132,7 +134,7 @@ class Stream:
     def read(self, number: int, key: Sequence[int]) -> ClickLog:
         """Reads window `number` of the epoch with this `key`, in shuffled order.
 
-        The log is empty if the part has no session in the window.
+        The returned log is empty if `keep` selects no session of the window.
         """
         order = np.random.default_rng(key).permutation(len(self.groups))
         chosen = np.array_split(order, self.windows)[number]
@@ -142,7 +144,7 @@ class Stream:
         return log.take(shuffle.permutation(len(log)))
 
     def group(self, number: int) -> Iterator[ClickLog]:
-        """Reads the part's sessions of a row group, in pieces, in order."""
+        """Reads the selected sessions of a row group, in order and in pieces."""
         start = 0
         found = read_group(
             *self.groups[number], BATCH, self.columns, self.list_size, self.items
@@ -158,10 +160,10 @@ class Stream:
     def pieces(
         self, progress: Callable[[float], None] = lambda share: None
     ) -> Iterator[ClickLog]:
-        """Reads all sessions of the part once, in order, in pieces of any size.
+        """Reads all selected sessions once, in order and in pieces of any size.
 
         Args:
-            progress: Called with the share of the row groups done.
+            progress: Called with the share of the row groups that were read.
         """
         for number in range(len(self.groups)):
             yield from self.group(number)
@@ -171,7 +173,8 @@ class Stream:
         """Splits the stream into one stream per file, for several processes.
 
         Raises:
-            ValueError: `keep` selects sessions by row group.
+            ValueError: The stream has a function `keep`, which needs the row groups of
+                all files.
         """
         if self.keep is not None:
             raise ValueError("reading file by file needs all sessions of a log")
@@ -199,19 +202,20 @@ class Stream:
         progress: Callable[[float], None] = lambda share: None,
         over: Over = map,
     ) -> ClickLog:
-        """Draws at most `most` sessions of the part without replacement, in order.
+        """Draws up to `most` selected sessions without replacement, in file order.
 
         Args:
             most: Largest number of sessions.
             key: Random seed of the draw.
-            groups: Number of random row groups to read; None: all. Few groups are
-                faster; with all groups, every session has the same probability.
-            progress: Called with the share of these row groups done.
-            over: `map`, or an equivalent that reads files in parallel; only for all
-                sessions and row groups.
+            groups: Number of row groups to read, which are chosen at random. None reads
+                all row groups, so that every session has the same probability. Fewer
+                groups are faster.
+            progress: Called with the share of the requested row groups that were read.
+            over: `map`, or a function with the same interface that reads files in
+                parallel. A parallel function requires `keep=None` and `groups=None`.
 
         Raises:
-            ValueError: The part is empty.
+            ValueError: `keep` selects no session.
         """
         rng = np.random.default_rng(key)
         order = np.sort(rng.permutation(len(self.groups))[:groups])
@@ -238,7 +242,7 @@ class Stream:
         return held
 
     def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Rows of each file for `sample`: those whose random numbers are lowest."""
+        """Rows of each file for `sample`: the rows with the lowest random numbers."""
         ends = np.cumsum([s.sessions for s, group in self.groups if group == 0])
         row, chance, start = np.empty(0, np.int64), np.empty(0), 0
         for end in ends:
@@ -281,7 +285,7 @@ def read_batches(
     Raises:
         ValueError: A file is damaged, a column is missing, unknown or of a wrong type,
             or a value is not allowed by `ClickLog`. The message names the file and the
-            row in it.
+            row in the file.
     """
     items = noted_items(shards(path)[0].schema)
     for piece in read_pieces(path, sessions, columns):
@@ -295,7 +299,7 @@ def shuffled_batches(
     columns: Sequence[str] | None = None,
     buffer: int = 1 << 20,
 ) -> Iterator[ClickLog]:
-    """Reads the log once in random order, in bounded memory and equal pieces.
+    """Reads the log once in random order, in equal pieces and with bounded memory.
 
     Args:
         path: A file or a folder.
@@ -318,7 +322,7 @@ def shuffled_batches(
 
 
 def even_pieces(pieces: Iterable[ClickLog], sessions: int) -> Iterator[ClickLog]:
-    """Re-cuts sessions into pieces of equal size, except the last."""
+    """Regroups sessions into pieces of equal size; the last piece may be smaller."""
     rest: list[ClickLog] = []
     for piece in pieces:
         pool = ClickLog.concatenate([*rest, piece])

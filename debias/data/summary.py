@@ -1,7 +1,7 @@
 """Summary statistics of a click log.
 
-A summary is computed from counts that can be added. So a log on disk can be counted in
-pieces, or its shards by several processes, with exactly the same result.
+A summary is computed from counts that can be added. A log on disk can therefore be
+counted in pieces, or by several processes, with exactly the same result.
 """
 
 from collections.abc import Callable
@@ -27,20 +27,21 @@ class Summary(NamedTuple):
     Attributes:
         sessions: Number of sessions.
         queries: Number of queries.
-        items: Number of shown items; an item under two queries counts twice.
+        items: Number of distinct shown items; an item under two queries counts twice.
         impressions: Number of impressions.
         clicks: Number of clicks.
         shown: (L,) impressions at each position.
         ctr: (L,) clicks per impression at each position, nan without impressions. This
-            rate is not examination, because better items may have higher positions.
+            rate is not the probability of examination, because better items may have
+            higher positions.
         moved: Share of items shown at more than one position. Without a model, only
-            these items can separate position from relevance.
+            items with several positions can separate position from relevance.
         columns: Columns of the log.
         problems: Reasons why no model can be trained on the log; empty if there are
             none.
         warnings: Reasons why little can be learned: fewer than 100 clicks, fewer than
-            100 impressions without a click, or no item that moved, so clicks cannot
-            separate position from relevance.
+            100 impressions without a click, or no item with several positions, so
+            clicks cannot separate position from relevance.
     """
 
     sessions: int
@@ -56,7 +57,7 @@ class Summary(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The summary as JSON values, with None for nan."""
+        """Converts the summary to JSON values; nan becomes None."""
         ctr = [None if np.isnan(rate) else round(float(rate), 6) for rate in self.ctr]
         plain = {
             "shown": self.shown.tolist(),
@@ -70,17 +71,20 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts of some sessions, which `+` adds for parts of a log.
+    """Counts of the sessions in a part of a log; `+` adds the counts of two parts.
 
-    L positions; queries and items are counted up to the highest number seen.
+    The log has L positions. Arrays over queries or items end at the highest number
+    seen.
 
     Attributes:
         sessions: Number of sessions.
         shown: (L,) impressions at each position.
         clicked: (L,) clicks at each position.
         asked: (queries,) bool, whether a query occurs.
-        first: (items,) int32 highest position of each item, from 1; `UNSEEN` if none.
-        last: (items,) int32 lowest position of each item; 0 if none.
+        first: (items,) int32 smallest position number of each item, from 1; `UNSEEN` if
+            the item was not shown.
+        last: (items,) int32 largest position number of each item; 0 if the item was not
+            shown.
         columns: Columns of the log.
     """
 
@@ -119,7 +123,7 @@ class Counts:
         )
 
     def summary(self) -> Summary:
-        """The summary of these counts."""
+        """Computes the summary of the counts."""
         items = int(np.count_nonzero(self.last))
         moved = int(np.count_nonzero(self.first < self.last))
         with np.errstate(invalid="ignore"):  # 0 / 0 where nothing was shown
@@ -214,13 +218,13 @@ def count(
     progress: Callable[[float], None] = lambda share: None,
     over: Over = map,
 ) -> Counts:
-    """Counts the sessions, items and clicks of a log; on disk, in one pass.
+    """Counts the sessions, items and clicks of a log in one pass.
 
     Args:
-        log: A log in memory, or on disk, which is read in pieces.
-        progress: Called with the share of the work that is done.
-        over: `map`, or an equivalent that counts files in parallel, with the same
-            result.
+        log: A log in memory, or a log on disk, which is read in pieces.
+        progress: Called with the share of the work done.
+        over: `map`, or a function with the same interface that counts files in
+            parallel. The result is the same.
 
     Raises:
         ValueError: A file on disk is damaged.

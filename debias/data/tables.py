@@ -1,8 +1,8 @@
 """Reads tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
 
-Arrow parses the files. This module finds them, on disk or in an object store, names
-errors in them, and holds one batch at a time. Rows are counted from 0 within a file,
-without the header.
+Arrow parses the files. This module finds the files on disk or in an object store, adds
+the file and the row to error messages, and holds one batch in memory at a time. Rows
+are counted from 0 within a file, without the header.
 """
 
 import io
@@ -97,12 +97,12 @@ class Part(NamedTuple):
     """A file of a table, or a table in memory.
 
     Attributes:
-        name: Its path, or "table".
+        name: Path of the file, or "table" for a table in memory.
         schema: The columns; columns of a CSV file are text until they are cast.
         read: Function that yields batches and the share read so far. The function takes
-            the names of the wanted columns, and of the columns to read as numbers. A
-            name such as a.b.c reads the column a, possibly without its other fields.
-            Errors name the part.
+            the names of the wanted columns, and the names of the columns to read as
+            numbers. A name such as a.b.c reads the column a, but may leave out its
+            other fields. Error messages name the part.
         file: Path of the file; None for a table in memory.
     """
 
@@ -116,17 +116,18 @@ def open_parts(source: Source) -> list[Part]:
     """Opens the parts of a table, sorted by name, and reads only headers.
 
     Args:
-        source: One of these: a file .parquet, .feather, .arrow, .csv, .tsv, .jsonl
-            (text also as .gz), .json or .tfrecord (of examples); a Parquet or Feather
-            file of any name; a folder of such files at any depth, without .json beside
-            others and without names with a leading dot or underscore; a glob; an s3://
-            or gs:// URL of any of these; several paths; a table in memory with Arrow's
-            C stream protocol, or an Arrow dataset. If every file is in folders
-            NAME=VALUE, these become columns.
+        source: One or several paths, globs or URLs (s3:// or gs://), or a table in
+            memory. Files end in .parquet, .feather, .arrow, .csv, .tsv, .jsonl, .json
+            or .tfrecord (of examples). Text files may also end in .gz, and Parquet and
+            Feather files may have any name. A folder is read at any depth. In a folder,
+            names that begin with a dot or an underscore are ignored, and so are .json
+            files beside other files. If every file is in a folder NAME=VALUE, NAME
+            becomes a column. A table in memory supports Arrow's C stream protocol or is
+            an Arrow dataset.
 
     Raises:
-        FileNotFoundError: Nothing is there.
-        ValueError: The source has no part, a part has an unknown format or is damaged,
+        FileNotFoundError: A path does not exist.
+        ValueError: The source has no file, a file has an unknown format or is damaged,
             two columns have the same name, or a subfolder is empty. The message names
             the file or the folder.
 
@@ -170,7 +171,8 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
     """Yields the batches of a part after checking that their text is UTF-8.
 
     Raises:
-        ValueError: A text is not. The message names the part, the column and the row.
+        ValueError: A text is not UTF-8. The message names the part, the column and the
+            row.
     """
     start = 0
     for batch, share in part.read(columns, numbers):
@@ -222,7 +224,7 @@ def files_of(source: Any) -> list[AnyPath]:
     """The files that `open_parts` opens, in order.
 
     Raises:
-        FileNotFoundError: Nothing is there.
+        FileNotFoundError: A path does not exist.
         ValueError: There is no file, a file has an unknown format, or the source is
             neither paths nor a table. The message names a file with an unknown format.
     """
@@ -245,7 +247,7 @@ def kind_of(path: AnyPath) -> str | None:
     """Format of a file, by its first bytes or its name.
 
     Raises:
-        FileNotFoundError: Nothing is there.
+        FileNotFoundError: A path does not exist.
         ValueError: The path is a folder, a pipe or a device.
     """
     path = located(path)
@@ -588,8 +590,8 @@ def _of_json(path: AnyPath) -> Part:
 def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
     """The schema of the first block, plus columns that occur further down.
 
-    It reads samples of a large file on disk. If they have a column in another type, the
-    type of the first block stays.
+    It reads samples of a large file on disk. If a column has another type in a sample,
+    the type of the first block stays.
     """
     from pyarrow import json
 
@@ -674,8 +676,8 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         return _no_utf8(path)
     if "straddl" in str(error):
         return ValueError(
-            f"{path} at or behind row {seen}: a line is longer than {_BLOCK >> 20} MB; "
-            "write each object on a line of its own"
+            f"{path} at or after row {seen}: a line is longer than {_BLOCK >> 20} MB; "
+            "write each object on a separate line"
         )
     if (
         odd := re.search(r"JSON to (\w+), couldn't parse:(.*)", str(error))
@@ -688,7 +690,7 @@ def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
         return ValueError(f"{path}: must hold a JSON object on each line: {text}")
     # In CSV, Arrow counts lines from 1, including the header.
     text = re.sub(r"Row #(\d+)", lambda m: f"in row {int(m[1]) - 2}", text)
-    where = f" at or behind row {seen}" if seen and "in row" not in text else ""
+    where = f" at or after row {seen}" if seen and "in row" not in text else ""
     todo = "repair that line"
     if " changed from " in text:
         todo = "write all of its values as one type, such as text"
@@ -701,7 +703,8 @@ _PLAIN = {"int64": "whole numbers", "double": "numbers", "bool": "true and false
 def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
     """The error that names the column and row of `value`, from row `seen` on.
 
-    Arrow has typed the column by the rows before, and names only the value.
+    Arrow inferred the type of the column from earlier rows, and its error contains only
+    the value.
     """
     import json
 
@@ -716,11 +719,11 @@ def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
                     return ValueError(
                         f"{path}: column {printable(name)} holds {usual} in the rows "
                         f"before, got {printable(value)} at row {row}; "
-                        "write all of its numbers alike, and null where there is none"
+                        "write all numbers in one form, and null for missing values"
                     )
     return ValueError(
-        f"{path} at or behind row {seen}: got {printable(value)} in a column that "
-        f"holds {usual} before; write all of its numbers alike"
+        f"{path} at or after row {seen}: got {printable(value)} in a column that "
+        f"holds {usual} before; write all numbers in one form"
     )
 
 
@@ -742,19 +745,19 @@ def _no_utf8(path: AnyPath) -> ValueError:
                 row = number - header
                 where = "its header" if row < 0 else f"row {row}"
                 return ValueError(
-                    f"{path}: {where} is no UTF-8, at {some}; write the file as UTF-8"
+                    f"{path}: {where} is not UTF-8, at {some}; write the file as UTF-8"
                 )
-    return ValueError(f"{path}: is no UTF-8; write the file as UTF-8")
+    return ValueError(f"{path}: is not UTF-8; write the file as UTF-8")
 
 
 def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) -> Part:
-    """The part with text columns that hold JSON parsed.
+    """Parses the text columns of a part that hold JSON.
 
     Args:
         part: A part from `open_parts`.
-        inside: Names with dots. If such a name leads into a text column, the column is
-            parsed.
-        lists: Columns that may hold lists.
+        inside: Names with dots. A text column is parsed if a name leads into the
+            column.
+        lists: Names of columns that may hold lists.
     """
     columns = holding_json(part.schema, inside, lists)
     first = next(part.read(columns, ()), None) if columns else None
@@ -784,7 +787,7 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
 
 def with_lists(parts: Sequence[Part], item: str) -> Sequence[Part]:
-    """The parts, with lists parsed if items are text such as [4, 7]."""
+    """Parses the lists of the parts if items are text such as [4, 7]."""
     if with_json(parts[0], (), [item]) is parts[0]:
         return parts
     return [with_json(part, (), part.schema.names) for part in parts]
@@ -803,7 +806,7 @@ def _is_dataset(source: Any) -> bool:
 
 
 def table_of(source: Any) -> pa.Table:
-    """A table in memory as an Arrow table."""
+    """Converts a table in memory to an Arrow table."""
     if isinstance(source, pa.Table):
         return source
     if isinstance(source, pa.RecordBatch):
@@ -815,7 +818,7 @@ def _streamed(source: Any) -> pa.RecordBatchReader:
     """Converts a table of any library to a stream of record batches.
 
     Raises:
-        ValueError: The library cannot hand it over, such as columns of mixed objects.
+        ValueError: Arrow cannot convert the table, such as columns of mixed objects.
     """
     try:
         return pa.RecordBatchReader.from_stream(source)

@@ -15,7 +15,7 @@ def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
     Args:
         log: A log with the target.
         name: Name of the target, whose values at clicks are 0 or more.
-        most: Largest weight, above 0.
+        most: Largest weight; must be above 0.
 
     Raises:
         ValueError: The log lacks the target, no click has an amount, or an amount is

@@ -39,7 +39,7 @@ def printable(text: str, kept: str = "") -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as a shortened literal for messages.
+    """Formats a value as a shortened Python literal for messages.
 
     >>> quoted("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -54,7 +54,7 @@ def quoted(value: Any) -> str:
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """Suggests the names most similar to `name`; the text ends a sentence.
+    """Suggests the names most similar to `name`, as the end of an error message.
 
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'
@@ -68,7 +68,7 @@ def near(name: str, names: Sequence[str]) -> str:
 
 
 def one_of(what: str, names: Iterable[str], given: Any) -> str:
-    """Message that `given` is not among `names`; it suggests the most similar names.
+    """Error message that `given` is not among `names`, with the most similar names.
 
     >>> one_of("--model", ["additive", "product"], "producs")
     "--model must be one of additive product, got 'producs': did you mean product?"

@@ -55,13 +55,14 @@ _FORMS = (
 
 
 class Times:
-    """Reads the times of a column, in batches, with one unit for all.
+    """Reads the times of a column in batches; all numbers have the same unit.
 
-    Text is ISO 8601, extended or basic, in any zone (UTC by default), with up to nine
-    digits of a second. Numbers count from 1970, and their magnitude determines the
-    unit: seconds, milliseconds, microseconds or nanoseconds. A text column may hold ISO
-    8601 and numbers. Numbers below 1e8 are not calendar times. Such numbers stay
-    numbers, which can also order events.
+    Text must be ISO 8601, in the extended or the basic format, with any time zone (UTC
+    by default) and up to nine decimal digits of a second. Numbers count from 1970, and
+    their magnitude determines the unit: seconds, milliseconds, microseconds or
+    nanoseconds. A text column may hold both ISO 8601 times and numbers. Numbers below
+    1e8 are not calendar times. Numbers that are not calendar times are not converted;
+    they can still order events.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,9 @@ class Times:
         self._first: Batch | None = None
 
     def read(self, batch: Batch) -> np.ndarray:
-        """(n,) datetime64, or float64 or int64 for other numbers; NULL becomes NaT.
+        """Reads times as (n,) datetime64, or as numbers if they are not calendar times.
+
+        NULL becomes NaT, or NaN among numbers.
 
         Raises:
             ValueError: A value is not a time, or has another unit than earlier values.
@@ -136,18 +139,20 @@ class Times:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Notes on the assumed units of numbers."""
+        """Messages about the assumed unit of numbers."""
         if self._first is None:
             return ()
         name = known_as(self._first.chosen[ROLE][0], ROLE)
         read = f"{self._first.part}: column {name} is read as"
         if not self._unit:
-            return (f"{read} numbers that order the events, of no calendar",)
+            return (f"{read} numbers that order the events, not as calendar times",)
         return (f"{read} {called(self._unit)} since 1970",)
 
 
 def unit_clash(times: np.ndarray, unit: str = "") -> tuple[str, int]:
-    """The unit of numbers since 1970, and the first row with another unit, or -1.
+    """The unit of numbers since 1970, and the first row with another unit.
+
+    The row is -1 if all numbers have the same unit.
 
     Args:
         times: (n,) numbers. The magnitude of a number determines its unit; numbers

@@ -7,7 +7,7 @@ _OFTEN = 1 << 18  # rows held before they are merged
 
 
 class Distinct:
-    """Numbers distinct rows in order of appearance.
+    """Assigns numbers to distinct rows, in order of first appearance.
 
     Args:
         width: Number of values in a row.

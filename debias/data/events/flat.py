@@ -27,22 +27,26 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 @dataclass
 class Found:
-    """Counts of a part of the source. Counts of several parts can be added.
+    """Counts of the events in a part of the source.
+
+    Counts of several parts can be added.
 
     Attributes:
         rows: Number of rows.
-        actions: Number of events by name.
-        blank: Rows without event and query, such as the lines `{"index": ...}` of a
-            bulk request.
-        without_item, without_session: Events without an item; events without a session.
-        bare_impressions, bare_clicks: Impressions and clicks without an item.
-        calendar: Whether times are calendar times; None without times.
+        actions: Number of events of each name.
+        blank: Number of rows that have no event, query, shown items or session, such as
+            the lines `{"index": ...}` of a bulk request.
+        without_item, without_session: Number of events without an item, and of events
+            without a session.
+        bare_impressions, bare_clicks: Number of impressions without an item, and of
+            clicks without an item.
+        calendar: Whether times are calendar times; None if there are no times.
         least: Smallest position of an impression.
-        unplaced: Impressions at a position below 0.
-        zeros, ones: Impressions at position 0 and at position 1.
+        unplaced: Number of impressions at a position below 0.
+        zeros, ones: Number of impressions at position 0, and at position 1.
         listed: Whether any event has a list of items.
-        first: The first row of each kind of fault.
-        notices: Notes on how values were interpreted.
+        first: Row of the first fault of each kind.
+        notices: Messages for the user about how values were interpreted.
     """
 
     rows: int = 0
@@ -62,14 +66,14 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
     def note(self, what: str, rows: np.ndarray) -> None:
-        """Records the first row of a fault."""
+        """Records the first of the rows that have a fault."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
 
 
 class Paths(NamedTuple):
-    """The columns of a part for each role."""
+    """The columns of a part of the source, by role."""
 
     of: dict[str, tuple[str, ...]]
 
@@ -81,7 +85,10 @@ class Paths(NamedTuple):
 
 
 def paths_in(part: Part, columns: EventColumns) -> Paths:
-    """The columns of roles in a part; `session` only if all its columns exist."""
+    """Finds the columns of each role in a part of the source.
+
+    The role `session` is included only if all its columns exist.
+    """
     found = {}
     for role, names in columns.paths().items():
         some = [resolved(part.schema, name) for name in names]
@@ -94,11 +101,11 @@ def paths_in(part: Part, columns: EventColumns) -> Paths:
 def check_columns(
     parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
 ) -> None:
-    """Checks that the parts together have the columns of events on items.
+    """Checks that the parts together have all required columns.
 
     Raises:
-        ValueError: A required or requested column is in no part, or only some parts
-            have the session column. The message names the file and the column.
+        ValueError: No part has a required or requested column, or only some parts have
+            the session columns. The message names the file and the column.
     """
     if columns.shown and not any("event" in each for each in paths):
         _check_not_queries(parts, paths, columns)
@@ -140,8 +147,8 @@ def _check_not_queries(
             raise ValueError(
                 f"{part.name}: holds queries ({printable(', '.join(asked))}) but no "
                 f"events: it has no column {printable(columns.event)}. Put the file of "
-                "events, which is the export of the index ubi_events for UBI, into "
-                "the same folder, and give the folder"
+                "events, which for UBI is the export of the index ubi_events, into "
+                "the same folder, and pass the folder"
             )
 
 
@@ -172,7 +179,7 @@ def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
     if role == "event":
         return (
             "say -c event=NAME, or put the files of each kind of event into folders "
-            "event=impression and event=click, and give the folder that contains these"
+            "event=impression and event=click, and pass the folder that contains both"
         )
     return f"say -c {role}=NAME"
 
@@ -195,11 +202,11 @@ class Flattener:
         self._numbered = "session" in self._paths
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """Yields flat batches, and with each the share of the part that was read.
+        """Yields flat batches, each with the share of the part read so far.
 
         Raises:
-            ValueError: A value is not allowed. The message names the file, the column
-                and the row.
+            ValueError: A value is not allowed in its column. The message names the
+                file, the column and the row.
         """
         start = 0
         for rows, share in self._part.read(self._paths.every(), ()):
@@ -404,7 +411,7 @@ class Flattener:
     def _places(
         self, position: pa.Array | None, origin: np.ndarray, kind: np.ndarray
     ) -> pa.Array:
-        """Ranks in the numbering of the log; NULL where it has none."""
+        """Ranks in the numbering of the log; NULL where the log has no rank."""
         if position is None:
             return pa.nulls(len(origin), pa.int32())
         position = self._there(position)
@@ -453,7 +460,7 @@ class Flattener:
         if wrong.any():
             row = int(np.argmax(wrong))
             what = f"has {sizes[row]} entries for {wanted[row]} items"
-            raise self._fault(role, number, row, what, "write one for each item")
+            raise self._fault(role, number, row, what, "write one entry for each item")
         starts = np.repeat(np.cumsum(sizes) - sizes, wanted)
         within = np.arange(len(at)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
         gaps = np.repeat(sizes == 0, wanted)  # no value for the items of this event
@@ -470,7 +477,7 @@ class Flattener:
     ) -> ValueError:
         row = 0 if number is None else int(number[entry]) & ((1 << PART_BITS) - 1)
         path = self._paths.of[role][0]
-        todo = todo or f"repair it, or do without: {role}="
+        todo = todo or f"repair it, or ignore the column: {role}="
         return ValueError(
             f"{self._part.name}: column {printable(path)} ({role}) {what} at row "
             f"{row}; {todo}"
@@ -488,7 +495,7 @@ def _first_of_lists(array: pa.Array) -> pa.Array:
 
 
 def _filled(key: pa.Array, origin: np.ndarray) -> pa.Array:
-    """Gives each row without a key a key of its own."""
+    """Gives a unique key to each row without a key."""
     if not key.null_count:
         return key
     own = pc.binary_join_element_wise("\x1e", pa.array(origin).cast(pa.string()), "")

@@ -1,8 +1,9 @@
-"""Imports event logs as a log of shown lists, in bounded memory and resumable steps.
+"""Imports event logs as a click log, in bounded memory and resumable steps.
 
 First, each part of the source is flattened and partitioned by session or user. Then the
-events of a few buckets at a time are joined into lists. Intermediate results are in a
-hidden folder beside the output. At the end, this folder becomes the output.
+events are joined into lists, one group of partitions at a time. Intermediate results
+are in a hidden folder beside the output. At the end, the finished files move from the
+hidden folder to the output.
 """
 
 import shutil
@@ -84,15 +85,16 @@ class Imported(NamedTuple):
     Attributes:
         path: Path of the log.
         lists, impressions: Number of lists and of shown items.
-        clicks: Click events on shown items.
-        clicked: Shown items with at least one click.
-        targets: Other actions on shown items, by name.
-        events: Number of events of the source, by name.
-        by: What separates lists: "key" (an id), "row" (each event is a list) or "gap"
-            (pauses).
-        first_position: Number of the first rank in the source.
-        counts: Numbers of merged, skipped and moved events, by kind.
-        notices: The counts in words, with the first row of each kind.
+        clicks: Number of click events on shown items.
+        clicked: Number of shown items with at least one click.
+        targets: Number of other actions on shown items, by name of the action.
+        events: Number of events in the source, by name of the event.
+        by: Rule that separates lists: "key" (the session id), "row" (each event is a
+            list) or "gap" (pauses of a user).
+        first_position: Number that the source gives to the first rank.
+        counts: Number of events and lists that were merged, skipped or changed, by
+            kind.
+        notices: Messages for the user, such as each count with the first row concerned.
     """
 
     path: str
@@ -121,34 +123,36 @@ def import_events(
     progress: Callable[[float], None] = lambda share: None,
     over: Over = map,
 ) -> Imported:
-    """Joins events into a log of shown lists, and writes it as Parquet.
+    """Joins events into a click log, and writes the log as Parquet files.
 
-    The log has one row per list. `item`, `position`, `click`, the counts of each target
-    and the kept columns are lists. The columns `session`, `query`, `user`, `device` and
-    `timestamp` are present if the source has them. `read_log` and all commands read the
-    log without -c.
+    The log has one row per list. The columns `item`, `position` and `click`, the
+    targets and the columns of `keep` hold lists. The column `query` is always present.
+    The columns `session`, `user`, `device` and `timestamp` are present if the source
+    has them. `read_log` and all commands read the log with their default column names.
 
     Args:
-        source: See `debias.data.tables.open_parts`. Several files, such as queries and
-            events, are joined.
+        source: See `debias.data.tables.open_parts`. Queries and events may be in
+            separate files.
         out: A new folder of Parquet files, or one file NAME.parquet.
-        columns: Column names of the source: a preset, such as ubi, ga4 or generic, or
+        columns: Column names of the source: the name of a preset, such as "ubi", "ga4"
+            or "generic", or a changed preset, such as
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: Number of the first rank; None: 0 if position 0 has at least
-            half as many items as position 1, else 1.
-        gap: Length in seconds of a pause of a user that ends a list. The gap applies if
-            events have no session id and one item each.
-        window: Longest time in seconds from an impression to an action on it; None:
-            unlimited if events have a session id, else `gap`.
+        first_position: Number of the first rank. None means 0 if position 0 has at
+            least half as many items as position 1, and 1 otherwise.
+        gap: Longest pause in seconds within a list; a longer pause of the user starts a
+            new list. The gap applies only if events have no session id and one item
+            each.
+        window: Longest time in seconds from an impression to an action on it. None
+            means no limit if events have a session id, and `gap` otherwise.
         memory: Approximate memory for joining events, in GB.
         force: Whether to replace existing output.
         progress: Called with the share of the work done.
-        over: `map`, or an equivalent that works in parallel, such as on a cluster whose
-            workers see all paths.
+        over: `map`, or a function with the same interface that works in parallel. The
+            workers may be on a cluster if they can read and write all paths.
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: A column is missing, a value is not allowed, a file grew while it
+        ValueError: A column is missing, a value is not allowed, a file changed while it
             was read, no event shows an item, or `out` exists. The message names the
             file, the column and the row.
 
@@ -273,7 +277,7 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
 
 
 def _begun(out: Path, asked: dict[str, Any]) -> Path:
-    """Returns the working folder, emptied unless an equal run was interrupted."""
+    """Returns the working folder; empties it unless an equal run was interrupted."""
     work = _work(out)
     plan = work / "plan.json"
     try:
@@ -289,15 +293,16 @@ def _begun(out: Path, asked: dict[str, Any]) -> Path:
 
 
 def _published(work: Path) -> bool:
-    """Whether the files of a run were moved to their place already."""
+    """Whether the files of a run were already moved to the output."""
     return not (work / "parts").is_dir()
 
 
 def _publish(work: Path, out: Path, force: bool) -> None:
     """Moves the files of a run to `out`, and removes the rest.
 
-    A run that is killed in between is published when it is started again. Its plan is
-    removed before the rest, without which no run would go on from it.
+    If a run is killed in between, the next equal run completes the move. The plan is
+    removed before the other files, so that no later run resumes from an incomplete
+    folder.
     """
     if out.suffix in (".parquet", ".pq"):
         _in_one_file(work / "parts", out)

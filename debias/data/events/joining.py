@@ -18,15 +18,18 @@ _NO_PLACE = -1
 
 
 class Events(NamedTuple):
-    """n flat events of some sessions or users. Codes count from 0; -1 means none.
+    """n flat events.
+
+    Codes count from 0, and the code -1 stands for a missing value.
 
     Attributes:
-        kind: (n,) int8, see `debias.data.events.flat`.
+        kind: (n,) int8 kind of each event, see `debias.data.events.flat`.
         key: (n,) int64 code of the session, or of the user if sessions have no id.
         item: (n,) int64 code of the item.
-        place: (n,) int64 rank in the source, -1 for none.
-        time: (n,) int64, `NO_TIME` for none.
-        row: (n,) int64 row of the source.
+        place: (n,) int64 rank in the source; -1 for events without a rank.
+        time: (n,) int64 time in microseconds; `NO_TIME` for events without a time.
+        row: (n,) int64 row in the source, with the number of the part in the upper
+            bits.
         query: (n,) int64 code of the query.
     """
 
@@ -40,19 +43,19 @@ class Events(NamedTuple):
 
 
 class How(NamedTuple):
-    """Rules for lists and for the actions that belong to them.
+    """Rules that group impressions into lists and assign actions to impressions.
 
     Attributes:
-        by: Which impressions form a list. "key": impressions with the same key and the
-            same query (if queries are known). "row": impressions of the same event.
-            "gap": impressions with the same key and query, without a pause of more than
-            `gap`.
+        by: Rule that groups impressions into lists. "key" groups impressions with the
+            same key and, if queries are known, the same query. "row" groups the
+            impressions of one event. "gap" groups impressions with the same key and
+            query, up to the first pause longer than `gap`.
         shown: Kind of the rows that show items: IMPRESSION or SHOWN.
-        first: Number of the first rank in the source.
-        gap: Pause in microseconds.
-        window: Longest time in microseconds from an impression to an action; None:
-            unlimited.
-        targets: Number of other targets.
+        first: Number that the source gives to the first rank.
+        gap: Longest pause within a list, in microseconds.
+        window: Longest time in microseconds from an impression to an action; None means
+            no limit.
+        targets: Number of targets besides clicks.
     """
 
     by: str
@@ -65,23 +68,25 @@ class How(NamedTuple):
 
 @dataclass
 class Counts:
-    """Counts of a join. Counts of several parts of a log can be added.
+    """Counts of the lists, impressions and actions that `join` handles.
+
+    Counts of several parts of a log can be added.
 
     Attributes:
         lists, impressions: Number of lists and of impressions.
-        clicked: Shown items that were clicked.
-        duplicates: Impressions of an item that its list already showed.
+        clicked: Number of shown items with a click.
+        duplicates: Repeated impressions of an item within a list.
         reranked: Lists with repeated ranks, or with ranks for only some items.
         holes: Lists with gaps in their ranks.
         joined: Actions on shown items, by kind.
         orphans: Actions on an item that was not shown.
-        early: Joined actions that came before their impression.
-        late: Actions after the window.
-        parted: Number of lists minus number of sessions: a session with several queries
-            becomes several lists.
-        copies: Events with the id of an earlier event.
+        early: Actions that were joined although they came before their impression.
+        late: Actions that came later than `window` after their impression.
+        parted: Number of lists minus number of sessions. It is above 0 if sessions with
+            several queries became several lists.
+        copies: Events that repeat the id of an earlier event.
         unshown: Sessions with a query or an action, but without shown items.
-        first: The first row of each of these kinds.
+        first: Row of the first case of each count.
     """
 
     lists: int = 0
@@ -100,7 +105,7 @@ class Counts:
     first: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str, rows: np.ndarray) -> int:
-        """Records the first row of a kind and returns the number of rows."""
+        """Records the first of the rows of a count, and returns the number of rows."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
@@ -108,13 +113,14 @@ class Counts:
 
 
 class Lists(NamedTuple):
-    """Lists of shown items, in reading order.
+    """Lists of shown items, in order of first appearance.
 
     Attributes:
-        ends: (lists + 1,) end of each list in the arrays of cells.
-        cell: (cells,) number of the event of each cell, sorted by list and rank.
-        rank: (cells,) from 1.
-        made: (cells, 1 + targets) int64 clicks and other actions on each cell.
+        ends: (lists + 1,) offsets of the lists in `cell`, `rank` and `made`.
+        cell: (cells,) index of the event that shows each cell, sorted by list and rank.
+        rank: (cells,) rank of each cell, from 1.
+        made: (cells, 1 + targets) int64 number of clicks, and of actions of each other
+            target, on each cell.
     """
 
     ends: np.ndarray
@@ -124,13 +130,13 @@ class Lists(NamedTuple):
 
 
 def join(events: Events, how: How) -> tuple[Lists, Counts]:
-    """Joins events into lists with the actions on their items.
+    """Groups impressions into lists, and counts the actions on their items.
 
-    An item that a list shows twice keeps its first place. If ranks of a list repeat,
-    its items are sorted by time, rank and row. If only some items have a rank, items
-    are sorted by time and row. An action belongs to the last impression of its item and
-    key at or before it. If the key identifies the list, the action may also belong to a
-    later impression, because clocks differ.
+    If a list shows an item twice, only the first impression counts. A list with
+    repeated ranks is sorted by time, rank and row. A list with an item without a rank
+    is sorted by time and row. An action belongs to the last impression of the same item
+    and key before the action or at the same time. With "key", an action before all
+    impressions of its item belongs to the first of them, because clocks may differ.
 
     >>> zero, one = np.zeros(3, int), np.ones(3, int)
     >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),
@@ -264,8 +270,9 @@ def _cell_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(acts,) cell of each action, -1 for none; and whether the action came early.
 
-    An action belongs to the last impression of its key and item at or before it.
-    Without one, it belongs to the first impression after it, and is early.
+    An action belongs to the last impression of the same key and item before the action
+    or at the same time. An action before all such impressions belongs to the first of
+    them, and is early.
     """
     both = np.concatenate([cells, acts])
     pair = events.key[both] * (events.item.max(initial=0) + 1) + events.item[both]

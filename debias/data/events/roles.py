@@ -17,31 +17,36 @@ class EventColumns:
     """The columns of an event log, by role.
 
     Every role except `event` takes several names, separated by commas. Names with dots
-    read nested columns: `event_attributes.object.object_id`. `items.item_id` is the id
-    of each item in a list, and `event_params.search_term` the value of a key.
+    read nested columns: `event_attributes.object.object_id`. `items.item_id` reads the
+    id of each item in the list `items`, and `event_params.search_term` reads the value
+    of the key `search_term`.
 
     Attributes:
-        event: The column with the kind of event.
+        event: The column that holds the kind of each event.
         impression: Kinds of events that show one item, or a list of items in display
             order.
         click: Kinds of events that count as a click.
         target: Other kinds of events on an item; each becomes a column of counts.
-        session: The id that the events of one list share; several columns together form
-            the id. Without this role, each event with a list of items is a session.
-            Single impressions form a session as long as the user keeps the query and
-            makes no pause longer than `gap`.
-        query: The query. Of several columns, the first with a value is read.
-        item: The item, or a list of items.
-        shown: A list of the items that a search returned, on rows that are not events.
-            If no event is an impression, these rows replace impressions.
-        position: The rank of the item; without it, the order of the list or of time.
+        session: Id that all events of a list share. If several columns are given, they
+            form the id together. Without this role, each event with a list of items is
+            a session, and single impressions form a session until the user changes the
+            query or pauses for longer than `gap`.
+        query: The query. If several columns are given, the first column with a value
+            counts.
+        item: Id of the item, or a list of ids.
+        shown: List of the items that a search returned, in rows that are not events.
+            These items count as shown if no event is an impression.
+        position: Rank of the item. Without this role, ranks follow the order of the
+            list, or the times of the events.
         timestamp: Time of the event.
-        user: Id of the user. Several columns are read as for `query`.
-        device: The device. Several columns are read as for `query`.
+        user: Id of the user. If several columns are given, the first column with a
+            value counts.
+        device: The device. If several columns are given, the first column with a value
+            counts.
         id: Unique id of an event; later events with the same id are left out.
-        keep: Other columns of an impression to keep, such as features. In the log,
-            their names are the parts behind the last dot.
-        missing: Text that means "no value", in addition to "", such as NA.
+        keep: Further columns of impressions to copy to the log, such as features. The
+            log names each of these columns by the part after the last dot.
+        missing: Texts that mean "no value" in addition to "", such as NA.
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
     >>> columns.click, columns.target, columns.session
@@ -65,10 +70,13 @@ class EventColumns:
     missing: Names = ("",)
 
     def replaced(self, texts: Sequence[str]) -> Self:
-        """A copy with columns from texts ROLE=COLUMN,COLUMN. ROLE= removes the role.
+        """Returns a copy with new columns for the given roles.
+
+        A text has the form ROLE=COLUMN,COLUMN and replaces the columns of the role. The
+        text ROLE= removes the role.
 
         Raises:
-            ValueError: A text is not ROLE=COLUMN.
+            ValueError: A text does not have the form ROLE=COLUMN.
         """
         known = [field.name for field in fields(self)]
         given: dict[str, Any] = {}
@@ -90,7 +98,7 @@ class EventColumns:
         return replace(self, **given)
 
     def asked(self) -> set[str]:
-        """The roles with explicitly named columns, without defaults and presets."""
+        """The roles whose columns are neither defaults nor the columns of a preset."""
         usual = [EventColumns(), *PRESETS.values()]
         return {
             part
@@ -99,7 +107,7 @@ class EventColumns:
         }
 
     def paths(self) -> dict[str, Names]:
-        """The columns of each role that reads columns."""
+        """The columns of each role; roles that hold values are left out."""
         values = ("impression", "click", "target", "missing")
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         found["event"] = (self.event,)

@@ -1,8 +1,9 @@
 """Flat events on disk, partitioned by key.
 
-Each part of the source becomes one Arrow file, with a record of the contents of its
-batches. A part with a record is complete. All events of a key are in the same bucket.
-As many buckets as fit into memory are read together.
+Each part of the source becomes one Arrow file, and a JSON record that describes the
+batches of this file. The record is written last, so a part with a record is complete. A
+hash of the key assigns each event to a bucket, so all events of a key are in the same
+bucket. As many buckets as fit into memory are read together.
 """
 
 import zlib
@@ -26,12 +27,12 @@ _KEYS = ("rows", "actions", "batches", "bucket_rows", "first", "notices")
 
 
 class Spilled(NamedTuple):
-    """A spilled part on disk.
+    """The flat events of a part of the source, on disk.
 
     Attributes:
-        path: Path of its Arrow file.
-        found: Counts of its events.
-        buckets: Bucket of each batch.
+        path: Path of the Arrow file.
+        found: Counts of the events.
+        buckets: Bucket of each batch in the file.
         rows: (BUCKETS,) number of rows in each bucket.
     """
 
@@ -133,7 +134,7 @@ def _buckets(key: pa.ChunkedArray) -> np.ndarray:
 def read_buckets(
     spilled: Sequence[Spilled], low: int, high: int, schema: pa.Schema
 ) -> pa.Table:
-    """Reads all events with a bucket in [low, high), of all parts, in row order."""
+    """Reads the events of all parts in the buckets from `low` to `high` - 1."""
     tables = []
     for each in spilled:
         wanted = np.flatnonzero((each.buckets >= low) & (each.buckets < high))
@@ -156,7 +157,7 @@ def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
 
 
 def groups(spilled: Sequence[Spilled], most: int) -> list[tuple[int, int]]:
-    """Ranges of buckets with about `most` rows each; a larger bucket is alone."""
+    """Splits the buckets into ranges of up to `most` rows; a larger bucket is alone."""
     sizes = np.sum([each.rows for each in spilled], axis=0)
     found, low, held = [], 0, 0
     for number, size in enumerate(sizes):

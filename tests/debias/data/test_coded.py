@@ -134,7 +134,7 @@ def test_a_category_of_more_values_than_a_vocabulary_holds_is_said(monkeypatch):
     monkeypatch.setattr(pairs, "MOST", 2)
     monkeypatch.setattr(coded, "MOST", 2)
     (said,) = read({"f_id": ["a", "b", "a", "c"]}).notices
-    assert "column f_id (features) is a category of 3 values, one more than 2" in said
+    assert "column f_id (features) is a category of 3 values, more than 2" in said
     assert "from row 3 of table on" in said
     (said,) = read({"f_ids": [["a"], None, ["a", "b", "c"], ["d"]]}).notices
     assert "is a category of 4 values" in said and "from row 2 of table on" in said

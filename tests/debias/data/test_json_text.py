@@ -75,8 +75,8 @@ def test_columns_of_text_that_hold_json(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ('[{"a": 1},\n {"a": }]', r"rows\.json: no JSON at row 1: .*repair it"),
-        ('[{"a": 1}, {"a": "', r"rows\.json: no JSON at row 1: .*repair it"),
+        ('[{"a": 1},\n {"a": }]', r"rows\.json: invalid JSON at row 1: .*repair it"),
+        ('[{"a": 1}, {"a": "', r"rows\.json: invalid JSON at row 1: .*repair it"),
         ("[1, 2]", r"rows\.json: must hold a JSON object on each line"),
         ('[{"a": {"b": 1}}, {"a": 2}]', "changed from object to number in row 1"),
     ],
@@ -91,7 +91,9 @@ def test_a_column_that_holds_no_json_further_down_names_its_row(tmp_path):
     path = tmp_path / "rows.csv"
     table = pa.table({"items": ['[{"id": 1}]', '[{"id": 2}', "[]"]})
     pyarrow.csv.write_csv(table, path)
-    with pytest.raises(ValueError, match=r"rows\.csv: column items is no JSON .*row 1"):
+    with pytest.raises(
+        ValueError, match=r"rows\.csv: column items is not JSON .*row 1"
+    ):
         read(path, ["items.id"])
 
 

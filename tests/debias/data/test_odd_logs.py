@@ -144,7 +144,9 @@ def test_a_single_gap_names_file_column_and_row_and_does_not_advise_to_remove_it
 def test_a_column_that_begins_empty_and_does_not_stay_so(tmp_path):
     for number, table in enumerate([nulls("position"), TABLE]):
         pq.write_table(table, tmp_path / f"{number}.parquet")
-    with pytest.raises(ValueError, match=r"0\.parquet: column position is NULL and"):
+    with pytest.raises(
+        ValueError, match=r"0\.parquet: column position is NULL in the first rows but"
+    ):
         read_log(tmp_path, COLUMNS)
     for number, table in enumerate([TABLE, nulls("position")]):
         pq.write_table(table, tmp_path / f"{number}.parquet")

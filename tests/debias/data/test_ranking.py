@@ -311,7 +311,7 @@ def test_reads_plain_feature_columns_of_another_program(tmp_path):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({"qid": [7, 3, 7]}, "query 7 comes back at item 2"),
+        ({"qid": [7, 3, 7]}, "query 7 appears again at item 2"),
         ({"qid": None}, "qid"),
         ({"f0": None}, "must run from f0"),
         ({"f0": None, "f1": None}, "no column features"),

@@ -573,8 +573,8 @@ def test_bad_events_name_file_column_and_row(tmp_path):
     refused(
         pa.table(queries),
         r"table: holds queries \(user_query, query_response_hit_ids\) but no events: "
-        "it has no column action_name. Put the file of events, which is the "
-        "export of the index ubi_events for UBI, into the same folder",
+        "it has no column action_name. Put the file of events, which for UBI is the "
+        "export of the index ubi_events, into the same folder",
         "ubi",
     )
     refused(
