@@ -68,9 +68,9 @@ def matrix(
         missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:
-        ValueError: A feature is missing, occurs twice, or is not a finite number, or a
-            list column does not have one number for each of its requested features. The
-            message names the feature.
+        ValueError: A feature is missing, occurs twice, or is not a finite number, or
+            the lists of a column are longer or shorter than the number of requested
+            features. The message names the feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]

@@ -128,7 +128,7 @@ def _is_text(kind: pa.DataType) -> bool:
 class OtherKind(Exception):
     """Raised if a column turns out to have another kind than assumed.
 
-    The caller then reads the table again with the other kind.
+    The caller catches the error and reads the table again with the new kind.
     """
 
     def __init__(self, column: str, kind: str):
@@ -420,7 +420,7 @@ def values_of(array: pa.Array, kind: str) -> np.ndarray:
     """Converts numbers, booleans or dates to (n,) float64; missing values become NaN.
 
     Raises:
-        pa.ArrowInvalid: A value cannot be converted to a number of this kind.
+        pa.ArrowInvalid: A value cannot be converted to a number of the given kind.
 
     >>> values_of(pa.array(["1970-01-02", None]), "date").tolist()
     [1.0, nan]

@@ -1,7 +1,7 @@
 """Reads and writes ranking data in TensorFlow Ranking's format ELWC.
 
-ELWC means "example list with context". A record is a query. Its field `examples` holds
-the items, and its field `context` holds the features that all items share.
+ELWC means "example list with context". A record is a query. The field `examples` of a
+record holds the items, and the field `context` holds the features that all items share.
 """
 
 from collections.abc import Iterator
@@ -111,7 +111,7 @@ def read_elwc(
         path: The file.
         label: Example feature that holds the grade; None if the file has no grades.
         query: Context feature that holds the id of the query. The result has no query
-            ids if a record lacks this feature, or if two records share an id.
+            ids if a record lacks the feature `query`, or if two records share an id.
         features: Names and patterns of the features to read.
 
     Raises:

@@ -1,8 +1,8 @@
 """Reads and writes TFRecord files of `tf.train.Example` as Arrow batches.
 
-A feature becomes a column of lists if one of the first 1000 records holds several
-values of the feature, and a column of single values otherwise. TensorFlow is loaded
-only when a TFRecord file is read or written.
+A feature becomes a column of lists if any of the first 1000 records holds several
+values of the feature. Other features become columns of single values. TensorFlow is
+loaded only when a TFRecord file is read or written.
 """
 
 from collections.abc import Iterator, Sequence

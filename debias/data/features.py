@@ -51,9 +51,10 @@ def read_features(
         first: Whether an id may occur in several rows, of which only the first row is
             read.
         numbers: Names of columns of whole numbers to read as numeric features.
-        notice: Called with a message for each column that may not be categorical. Such
-            a column has many distinct whole numbers, or a different category in almost
-            every row, such as titles or prices with a comma.
+        notice: Called with a message for each column that may not be categorical. A
+            column with many distinct whole numbers may be numeric. A column with a
+            different category in almost every row may hold titles, or prices with a
+            comma.
 
     Raises:
         ValueError: A column is missing, an id is empty or occurs twice, a column of

@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Until the new file is complete, readers see the old file, or no file if there was
     none. If the block raises an error, or the disk is full, the new file is removed and
     the old file stays. A process killed inside the block leaves a hidden file
-    `.NAME.*.part`. This library does not read such hidden files, and the next
+    `.NAME.*.part`. This library never reads the hidden files, and the next
     `atomic_write` to `path` removes them.
 
     Raises:
@@ -242,8 +242,8 @@ def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -
 
     Every byte is hashed if the parts have at most 256 MB in total. Above 256 MB, the
     hash covers 4,096 evenly spaced blocks of 64 KB, the last block of each part, and
-    all sizes. A change outside these blocks that keeps the size of each part does not
-    change the hash.
+    all sizes. A change outside the hashed blocks that keeps the size of each part does
+    not change the hash.
 
     Args:
         sizes: Size of each part in bytes.

@@ -136,10 +136,10 @@ def read_letor_folder(
     A data file has no suffix, or the suffix .txt, .svm, .svmlight, .libsvm, .letor or
     .dat, optionally followed by .gz or .bz2. A word in the file name determines the
     split. The words train and training mean train; vali, valid, validation, val and dev
-    mean vali; test and testing mean test. The suffix may also be one of these words.
-    For example, `Fold1/train.txt`, `rank.train` and `set1.test.txt.gz` are read, and
-    other files are ignored. If no file name contains a word for a split, each data file
-    except README is a split with the name of the file.
+    mean vali; test and testing mean test. The suffix of a data file may also be a word
+    for a split, as in `rank.train`. For example, `Fold1/train.txt` and
+    `set1.test.txt.gz` are read, and other files are ignored. If no file name contains a
+    word for a split, each data file except README is a split with the name of the file.
 
     Args:
         folder: The folder; subfolders are ignored.

@@ -50,7 +50,7 @@ class ClickLog:
         context: (S, C) float32 other observed properties of the session, as finite
             numbers.
         logging_propensity: (S, L) float32 in (0, 1], the probability that the logging
-            policy puts the item at its rank, given the items above it. The product over
+            policy puts the item at its rank, given the items above. The product over
             the shown items is the propensity of the whole list.
         swap: (S, 2) int16 the two ranks (from 1) whose items an intervention swapped;
             both are 0 without an intervention.
@@ -62,8 +62,8 @@ class ClickLog:
         satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked).
         presentation: Columns of any name that describe the presentation of items, such
             as a badge, a media type or a height in bins. Each column holds int16 codes
-            from 1, and 0 for none. Its shape is (S,) with one code per list, or (S, L)
-            with 0 at padding.
+            from 1, and 0 for none. A column has shape (S,) with one code per list, or
+            shape (S, L) with 0 at padding.
         targets: Columns of any name that measure other user actions, such as carts or
             seconds. Each column is (S, L) float32 with finite numbers.
         items_fingerprint: `RankingData.fingerprint` of the items, which detects the use

@@ -109,10 +109,9 @@ def from_arrow(
     """Reads checked columns of a log from an Arrow table of any program.
 
     Numbers of any width are accepted if the values fit, and lists of any length become
-    rectangles. A NULL item, or a cell after the end of its list, is padding. A NULL
-    device means an unknown device, and a NULL swap means no swap. NULL in a
-    presentation or target column means 0. NULL in any other column is an error at a
-    shown item.
+    rectangles. A NULL item, or a cell after the end of its list, is padding. NULL means
+    an unknown device in `device`, no swap in `swap`, and 0 in presentation columns and
+    targets. In the remaining columns, NULL is an error at a shown item.
 
     Args:
         table: Table with one row per session and the column names of `ClickLog`.

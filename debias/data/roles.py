@@ -18,9 +18,9 @@ NEEDED = ("query", "item", "click")  # a log must have these
 class Columns:
     """The columns of a table, by role.
 
-    The columns for query, item and click must exist. Any other column is optional if it
-    has its default name, and must exist if it has another name. None switches a role
-    off; with `query=None`, all sessions share one query.
+    The columns for query, item and click must exist. All other columns are optional if
+    they have their default names, and must exist if they have different names. None
+    switches a role off; with `query=None`, all sessions share one query.
 
     An optional column that is NULL in every row counts as absent.
 
@@ -32,9 +32,9 @@ class Columns:
             is padding. In lists of a fixed size, which this library writes, -1 is
             padding too.
         click: Whether the item was clicked: 0 or 1, or a bool.
-        position: Rank from the top, counted from 1. Without this column, lists of items
-            are in the order of their ranks. If each row is an item, ranks follow the
-            columns `row` and `column`, or else the order of the rows.
+        position: Rank from the top, counted from 1. Without this column, a list of
+            items is in order of rank. If each row is an item, ranks follow the columns
+            `row` and `column`, or else the order of the rows.
         row, column: Row and column on a grid, from 1.
         features: Names and patterns of the feature columns, such as "f_*". A column may
             have any type, and may also hold a list of numbers per item.

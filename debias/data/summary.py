@@ -40,8 +40,7 @@ class Summary(NamedTuple):
         problems: Reasons why no model can be trained on the log; empty if there are
             none.
         warnings: Reasons why little can be learned: fewer than 100 clicks, fewer than
-            100 impressions without a click, or no item with several positions, so
-            clicks cannot separate position from relevance.
+            100 impressions without a click, or no item with several positions.
     """
 
     sessions: int

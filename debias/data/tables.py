@@ -1,8 +1,8 @@
 """Reads tables as record batches: Parquet, Feather, CSV, JSON lines, Arrow.
 
-Arrow parses the files. This module finds the files on disk or in an object store, adds
-the file and the row to error messages, and holds one batch in memory at a time. Rows
-are counted from 0 within a file, without the header.
+Arrow parses the files. This module finds the files on disk or in an object store, and
+holds one batch in memory at a time. Error messages name the file and the row. Rows are
+counted from 0 within a file, without the header.
 """
 
 import io

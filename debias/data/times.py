@@ -57,12 +57,12 @@ _FORMS = (
 class Times:
     """Reads the times of a column in batches; all numbers have the same unit.
 
-    Text must be ISO 8601, in the extended or the basic format, with any time zone (UTC
-    by default) and up to nine decimal digits of a second. Numbers count from 1970, and
-    their magnitude determines the unit: seconds, milliseconds, microseconds or
+    Text must be ISO 8601, extended or basic, with up to nine decimal digits of a
+    second. Any time zone is allowed, and the default is UTC. Numbers count from 1970,
+    and their magnitude determines the unit: seconds, milliseconds, microseconds or
     nanoseconds. A text column may hold both ISO 8601 times and numbers. Numbers below
-    1e8 are not calendar times. Numbers that are not calendar times are not converted;
-    they can still order events.
+    1e8 are read as plain numbers instead of calendar times; such numbers can still
+    order events.
     """
 
     def __init__(self) -> None:

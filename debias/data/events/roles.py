@@ -29,8 +29,8 @@ class EventColumns:
         target: Other kinds of events on an item; each becomes a column of counts.
         session: Id that all events of a list share. If several columns are given, they
             form the id together. Without this role, each event with a list of items is
-            a session, and single impressions form a session until the user changes the
-            query or pauses for longer than `gap`.
+            a session. Impressions of single items then form a session until the user
+            changes the query or pauses for longer than `gap`.
         query: The query. If several columns are given, the first column with a value
             counts.
         item: Id of the item, or a list of ids.
@@ -44,8 +44,8 @@ class EventColumns:
         device: The device. If several columns are given, the first column with a value
             counts.
         id: Unique id of an event; later events with the same id are left out.
-        keep: Further columns of impressions to copy to the log, such as features. The
-            log names each of these columns by the part after the last dot.
+        keep: Further columns of impressions to copy to the log, such as features. In
+            the log, a column is named by the part of its name after the last dot.
         missing: Texts that mean "no value" in addition to "", such as NA.
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
