@@ -133,7 +133,7 @@ def read_events(
                 raise ValueError(
                     f"{part.name}: no column {name} for {role}: "
                     f"{near(name, part.schema.names)}; say {role}=NAME "
-                    "(with -c at the prompt)"
+                    "(with -c of `debias retrieval train`)"
                 )
         _check_end(Path(part.name))
     unit = ""
