@@ -1,1 +1,1 @@
-"""Tests whether a log identifies its bias; each function returns a verdict."""
+"""Diagnostic tests of a click log; each test returns a verdict."""

@@ -1,4 +1,4 @@
-"""Advice on a log in three sentences."""
+"""Three sentences of advice on a click log."""
 
 from collections.abc import Mapping
 
@@ -25,12 +25,12 @@ MANY = 10
 
 
 def expectation(sessions: int, queries: int) -> str:
-    """The gain from debiasing on simulated logs with this many sessions per query.
+    """Says whether to expect a gain from debiasing, by sessions per query.
 
     The rule comes from the benchmark table `production`. With four sessions per query,
-    debiased models were worse than raw clicks, unless the production ranker was weak.
-    With forty sessions per query, debiased models were better, unless the production
-    ranker was nearly perfect.
+    debiased models were worse than models of raw clicks, unless the production ranker
+    was weak. With forty sessions per query, debiased models were better, unless the
+    production ranker was nearly perfect.
 
     >>> expectation(1_000, 240).split(":")[0]
     'There are 4.2 sessions per query'
@@ -49,10 +49,10 @@ def expectation(sessions: int, queries: int) -> str:
 
 
 def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
-    """Three sentences: whether items moved enough, other findings, and what to do.
+    """Three sentences: whether items moved enough, other findings, and the next step.
 
     Args:
-        findings: Findings by name, see `debias.diagnosis.report.Diagnosis`.
+        findings: Findings by name; see `debias.diagnosis.report.Diagnosis`.
 
     >>> good = Finding(verdict="", next_step="", grade="good")
     >>> advice({"connectivity": good, "profile": good})[1]

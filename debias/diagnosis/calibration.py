@@ -30,19 +30,22 @@ class Calibration(Finding):
 
     Attributes:
         position: (K,) int64 rank from 1.
-        error: (K,) float64, the mean over impressions of |click rate - mean prediction|
-            in the bin of the impression; nan at ranks without items.
-        lower, upper: (K,) float64 limits of the interval of `error`, at least 0. The
-            interval is corrected for the part of the error that is due to chance.
-        chance: (K,) float64 bounds. With probability `level`, a perfectly calibrated
-            model exceeds its bound at no rank. nan at ranks with fewer than 10 clicks
-            to fit.
-        detectable: (K,) float64 error, equal in all bins, that exceeds `chance` with a
-            probability of 80%.
-        rate: (K,) float64 click rate of the same impressions.
-        predicted, observed: (K, B) float64 means of the bins, nan for empty bins.
-        impressions: (K, B) int64.
-        covered: Share of the impressions whose pairs were shown often enough.
+        error: (K,) float64 mean of |click rate - mean prediction| over the bins of a
+            rank, weighted by impressions; nan at ranks without impressions in any bin.
+        lower, upper: (K,) float64 confidence limits of the error, at least 0. The
+            limits are corrected for the part of the error that is due to chance.
+        chance: (K,) float64 upper bounds on the error that chance explains. With
+            probability `level`, the errors of a perfectly calibrated model are below
+            the bounds at all ranks. The bound is nan at ranks with fewer than 10 clicks
+            in the fitted half.
+        detectable: (K,) float64 smallest error, equal in all bins, that exceeds
+            `chance` with a probability of 80%.
+        rate: (K,) float64 click rate of the impressions in the bins.
+        predicted, observed: (K, B) float64 mean prediction and click rate of each bin;
+            nan for empty bins.
+        impressions: (K, B) int64 number of impressions in each bin.
+        covered: Share of the held-out impressions whose (query, item) pair has at least
+            30 impressions in the fitted half.
     """
 
     position: np.ndarray
@@ -67,13 +70,17 @@ def calibration(
 ) -> Calibration:
     """Calibration by rank of a position-based model fitted to half of the sessions.
 
-    ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of b|, where the bins
-    divide the impressions of the other half about equally. Chance makes ECE positive
-    even if predictions are correct. To compute `chance`, the clicks of both halves are
-    drawn from the model, and the model is fitted and binned again. The interval is the
-    basic bootstrap: 2 ECE minus the quantiles of resampled values. Pairs with fewer
-    than 30 impressions in the fitted half are left out, because their errors reflect
-    little data, not how users read.
+    The expected calibration error (ECE) of rank k is computed on the other half:
+
+        ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of bin b|,
+
+    where n_b of the n impressions at the rank are in bin b. The bins of a rank hold
+    about equally many impressions. Chance makes ECE positive even if predictions are
+    correct. `chance` comes from simulations: the clicks of both halves are drawn from
+    the model, and the model is fitted again. The interval is a basic bootstrap: 2 ECE
+    minus the quantiles of the resampled ECE. Pairs with fewer than 30 impressions in
+    the fitted half are left out, because their errors come from scarce data, not from
+    the behaviour of users.
 
     Args:
         log: The click log.
@@ -153,7 +160,7 @@ class _Bins(NamedTuple):
 
 
 def _binned(fitted: Cells, other: Cells, bins: int) -> _Bins:
-    """Fits one population to half of the counts, and bins the other half.
+    """Fits one position-based model to half of the counts, and bins the other half.
 
     The cells of a rank are sorted by prediction, and divided into bins of about equally
     many impressions.

@@ -28,17 +28,18 @@ def label(code: int, names: Mapping[int, str], column: str = "device") -> str:
 
 @dataclass(frozen=True, eq=False)
 class Devices(Finding):
-    """Comparisons of the curves of all N pairs of devices, at K ranks.
+    """Comparison of examination between all N pairs of devices, at K ranks.
 
     Attributes:
-        pair: (N, 2) int64 codes of the devices.
+        pair: (N, 2) int64 codes of the two devices of each pair.
         log_ratio: (N, K) float64 log ratio of the second device's examination to the
             first's.
         error: (N, K) float64 standard error of the log ratio; nan if a curve has no
             interval at the rank.
-        differ: (N, K) bool, whether they differ significantly, corrected for all tests.
-        detectable: The ratio that the test detects with 80% power at every rank in all
-            comparisons; inf if nothing can be compared.
+        differ: (N, K) bool, whether examination differs significantly, corrected for
+            multiple tests.
+        detectable: Smallest ratio of examination that the test detects with 80% power
+            at every rank and for every pair; inf if nothing can be compared.
     """
 
     pair: np.ndarray
@@ -56,13 +57,16 @@ def devices(
 ) -> Devices:
     """Compares the examination curves of the devices rank by rank.
 
-    z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2), with s the standard error of the log.
-    Critical values use Bonferroni's bound over ranks and pairs of devices.
+    The test statistic is z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2), where e is the
+    examination on a device, and s the standard error of log e. Critical values use
+    Bonferroni's bound over ranks and pairs of devices.
 
     Args:
-        by_device: Curves with intervals, `estimate(log, method, by="device")`.
+        by_device: Examination curves with intervals, from `estimate(log, method,
+            by="device")`.
         names: Names of devices by code.
-        level: Probability of claiming no difference if there is none.
+        level: Confidence level; a false positive has a probability of at most 1 -
+            `level`.
         column: Name of the column that is compared, for the text of the verdict.
 
     Raises:
@@ -117,7 +121,7 @@ def _judge(
     reach: float,
     column: str,
 ) -> Finding:
-    """The verdict on log ratios, which are 0 where devices do not differ."""
+    """The verdict on log ratios, which are 0 if the difference is not significant."""
     if log_ratio.any():
         at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
         more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]

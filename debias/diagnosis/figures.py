@@ -1,4 +1,4 @@
-"""Figures of the diagnosis: links of ranks, profiles, calibration, populations."""
+"""Figures of the diagnosis: rank graph, profiles, calibration, populations."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ from debias.training.figures import (
 
 
 def graph(found: Connectivity, width: int = 760) -> str:
-    """Draws the graph of ranks; darker arcs are more precise."""
+    """Draws the ranks as a graph; darker arcs are more precise comparisons."""
     ranks = len(found.component)
     reach = _reach(found)
     # Arcs of neighbours are as wide as high.
@@ -107,7 +107,7 @@ def profile(found: Profile, level: float = 3.84, width: int = 760) -> str:
 
 
 def _name_unknown(axes: Axes, found: Profile, ranks: np.ndarray) -> None:
-    """Labels the lines that stay below; lines with close ends share a label."""
+    """Labels the lines of unidentified ranks; lines with close ends share a label."""
     ends: dict[float, list[int]] = {}
     for k in ranks[~found.identified[ranks]]:
         height = float(found.statistic[k, -1])
@@ -141,7 +141,10 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 
 def populations(found: Populations, width: int = 760) -> str:
-    """Draws held-out gains over one population; models of clicks above are dashed."""
+    """Draws the held-out gain of each number of populations over one population.
+
+    The dashed line is the gain of models in which clicks depend on the clicks above.
+    """
     with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error
         axes.axhline(0, color=SOFT, lw=0.8)

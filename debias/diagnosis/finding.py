@@ -1,4 +1,4 @@
-"""The result of a diagnosis, and the power of a test that found nothing."""
+"""The result of a diagnosis, and the smallest effect that a test can detect."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,9 +16,9 @@ class Finding:
     Attributes:
         verdict: The verdict in words.
         next_step: What to do.
-        grade: "good" requires no action; "caution" limits the conclusions; "bad" rules
-            them out. "unknown": the log is too small, or varies too little, to show a
-            relevant effect.
+        grade: "good" requires no action, "caution" limits the conclusions, and "bad"
+            allows no conclusion. "unknown" means that the log is too small, or varies
+            too little, to show a relevant effect.
     """
 
     verdict: str
@@ -27,11 +27,12 @@ class Finding:
 
 
 def detectable(error: float, critical: float) -> float:
-    """The effect that a test with a normal statistic detects with 80% power.
+    """The smallest effect that a z-test detects with 80% power.
 
     An estimate with the standard error `error` is significant if it exceeds `critical`
     standard errors. If the effect is (critical + z_.8) standard errors, the estimate is
-    significant in 80% of the logs.
+    significant in 80% of the logs. Here z_.8 is the 80% quantile of the standard normal
+    distribution.
 
     >>> round(detectable(0.1, 1.96), 3)
     0.28

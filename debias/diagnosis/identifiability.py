@@ -1,9 +1,9 @@
 """Tests whether a log identifies examination; each test returns a verdict.
 
-An item that was shown at two ranks links these ranks: its click rates compare their
-examination. No model can compare ranks that no chain of links connects. Chen et al.,
-Identifiability Matters: Revealing the Hidden Recoverable Condition in Unbiased Learning
-to Rank, ICML 2024.
+An item that was shown at two ranks links these ranks: the ratio of its click rates
+estimates the ratio of examination. A model can compare two ranks only if a chain of
+links connects them. Source: Chen et al., Identifiability Matters: Revealing the Hidden
+Recoverable Condition in Unbiased Learning to Rank, ICML 2024.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,20 +31,24 @@ NEAR = 1e-3  # nats below the maximum, from which one step reaches it
 
 @dataclass(frozen=True, eq=False)
 class Connectivity(Finding):
-    """The graph of K ranks; a pair shown at two ranks links them.
+    """Graph of K ranks, in which an item shown at two ranks links these ranks.
 
     Attributes:
         pairs: (K, K) int64 number of (query, item) pairs shown at both ranks; on the
             diagonal, number of pairs shown at the rank.
-        error: (K, K) float64 standard error of the log ratio of two examinations, from
-            pairs shown at both ranks: sqrt(1 / clicks + 1 / clicks) with impressions
-            balanced between the ranks; inf without clicks, 0 on the diagonal.
-        component: (K,) int64 connected component of each rank, numbered by the first
-            rank; -1 for ranks without items.
-        swaps: Pairs of ranks (from 1). Exchanging these ranks in some sessions connects
-            all components. Each pair has the nearest ranks of two adjacent components.
-        weakest: The two ranks (from 1) of the weakest link in the best spanning tree;
-            None without links.
+        error: (K, K) float64 standard error of the log ratio of examination at two
+            ranks. The error is sqrt(1 / c_k + 1 / c_l). Here c_k and c_l are the clicks
+            at ranks k and l on the pairs shown at both, after each pair's impressions
+            are balanced between the ranks. The error is inf without clicks and 0 on the
+            diagonal.
+        component: (K,) int64 number of the connected component of each rank; -1 for
+            ranks without items. Components are numbered in the order of their first
+            rank.
+        swaps: Suggested exchanges, as pairs of ranks from 1. If the items of these
+            ranks are exchanged in a share of sessions, all components become connected.
+            Each pair consists of the nearest ranks of two components.
+        weakest: The two ranks, from 1, of the least precise link in the spanning tree
+            of the most precise links; None without links.
     """
 
     pairs: np.ndarray
@@ -60,11 +64,11 @@ class Connectivity(Finding):
 
 
 def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connectivity:
-    """Finds which ranks are linked by pairs shown at both, and how precisely.
+    """Finds which ranks share (query, item) pairs, and how precise each link is.
 
     Args:
         log: The click log.
-        minimum: Smallest number of impressions for a pair to count at a rank.
+        minimum: A pair counts at a rank if it has at least this many impressions there.
         source: "all" uses all changes of rank; "swap" uses only marked interventions.
 
     >>> shown = [[1, 2, 3], [2, 1, 3], [4, 5, 6]]
@@ -130,7 +134,7 @@ def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
 def _weakest(
     error: np.ndarray, used: np.ndarray
 ) -> tuple[tuple[int, int] | None, float]:
-    """The largest error on the spanning tree of smallest errors."""
+    """The link with the largest error in the spanning tree of smallest errors."""
     cost = np.where(np.isfinite(error) & used & used[:, None], error, 0.0)
     tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
     if tree.nnz == 0:
@@ -183,7 +187,7 @@ def _judge(
 
 
 def words(ranks: np.ndarray) -> str:
-    """Ascending ranks as ranges in words; "" without ranks.
+    """Formats ascending ranks as ranges; "" without ranks.
 
     >>> words(np.array([1, 2, 3, 5]))
     '1-3, 5'
@@ -196,7 +200,7 @@ def words(ranks: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Profile(Finding):
-    """Loss of likelihood if one rank's bias is changed and all else is refitted.
+    """Loss of likelihood if one rank's bias is changed and the others are refitted.
 
     Attributes:
         position: (K,) int64 rank from 1.
@@ -205,7 +209,8 @@ class Profile(Finding):
         statistic: (K, D) float64, twice the loss of log-likelihood; 0 at rank 1, the
             reference. Compare the statistic with chi-squared with one degree of
             freedom.
-        identified: (K,) bool, whether changes of both signs are rejected.
+        identified: (K,) bool, whether the smallest increase and the smallest decrease
+            of the bias are both rejected.
     """
 
     position: np.ndarray
@@ -221,17 +226,18 @@ def profile(
     level: float = 0.95,
     source: str = "all",
 ) -> Profile:
-    """Practical identifiability by profile likelihood, in the additive tabular model.
+    """Tests by profile likelihood which ranks' biases are identified in practice.
 
-    The model is logit P(click at rank k on pair i) = theta_k + gamma_i with theta_1 =
-    0. For each rank, theta_k is fixed at its estimate plus a change, and all other
-       parameters are refitted. A rank is identified if the likelihood falls
-       significantly for the
-    smallest changes of both signs. Pairs that were shown at one rank, never clicked or
-    always clicked contain no information about theta and are left out.
+    In the additive tabular model, logit P(click at rank k on pair i) = theta_k +
+    gamma_i with theta_1 = 0. For each rank, theta_k is fixed at its estimate plus a
+    change, and all other parameters are refitted. A rank is identified if the
+    likelihood falls significantly for the smallest increase and for the smallest
+    decrease of theta_k. Pairs that were shown at only one rank, never clicked or always
+    clicked are left out, because they contain no information about theta.
 
     Raises:
-        ValueError: `deltas` do not have both signs, or `level` is not in (0, 1).
+        ValueError: `deltas` do not include a negative and a positive number, or `level`
+            is not in (0, 1).
 
     >>> log = ClickLog([0] * 80, [[0, 1], [1, 0]] * 40, [[1, 0], [1, 0], [0, 1], [1, 1],
     ...     [0, 0]] * 16)
@@ -276,7 +282,7 @@ def profile(
 
 
 def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Finding:
-    """The verdict on ranks whose bias can be moved this far without contradiction."""
+    """The verdict, given for which ranks a change of the bias by `move` is rejected."""
     lost = np.flatnonzero(shown & ~identified) + 1
     grade: Grade = "bad"
     if not shown[1:].any():
@@ -298,7 +304,7 @@ def _judge_profile(identified: np.ndarray, shown: np.ndarray, move: float) -> Fi
 
 
 def _telling(counted: Cells) -> Cells:
-    """The cells of pairs that carry information on theta, renumbered."""
+    """The cells of the pairs that contain information about theta, renumbered."""
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     several = counted.by_pair(np.ones(len(counted.pair))) > 1
     return counted.only((several & (clicked > 0) & (clicked < shown))[counted.pair])
@@ -307,10 +313,10 @@ def _telling(counted: Cells) -> Cells:
 def _additive(
     counted: Cells, theta: np.ndarray, free: np.ndarray, gamma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Maximises the additive model over gamma and the free theta, by Newton's method.
+    """Maximises the likelihood over gamma and the free theta by Newton's method.
 
-    The likelihood is concave, and steps that do not raise it are halved. Where gamma is
-    NaN, it starts at the pair's own rate.
+    The likelihood is concave, and steps that do not raise it are halved. A gamma that
+    is NaN starts at the logit of the pair's click rate.
     """
     clicked, shown = counted.by_pair(counted.clicked), counted.by_pair(counted.shown)
     rate = (clicked + 0.5) / (shown + 1)
@@ -365,16 +371,17 @@ def _predicted(
 
 @dataclass(frozen=True, eq=False)
 class Overlap(Finding):
-    """How much the same pairs are shown at different ranks; K ranks.
+    """How often the same (query, item) pairs are shown at different ranks; K ranks.
 
     Attributes:
         moving: Share of impressions whose pair was shown at more than one rank.
-        usual: Share of impressions where a pair stands at its most frequent rank.
-        effective: (K,) effective sample size of the impressions at each rank. The
-            weight of an impression is 1 / (share of its pair's impressions at this
-            rank). nan at ranks without items.
-        logged: Effective sample size of the sessions. The weight of a session is 1 /
-            logging propensity of its list, clipped at `clip`. nan without propensities.
+        usual: Share of impressions in which a pair is at its most frequent rank.
+        effective: (K,) effective sample size at each rank, divided by its impressions;
+            nan at ranks without items. The weight of an impression is 1 / (share of its
+            pair's impressions at this rank), clipped at `clip`.
+        logged: Effective sample size of the sessions, divided by their number; nan
+            without logging propensities. The weight of a session is 1 / logging
+            propensity of its list, clipped at `clip`.
     """
 
     moving: float
@@ -441,18 +448,19 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
 
 @dataclass(frozen=True, eq=False)
 class Confounding(Finding):
-    """Raw click rates by rank compared with unconfounded examination; K ranks.
+    """Comparison of raw click rates by rank with estimated examination; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
         ctr: (K,) float64 click rate relative to rank 1.
-        examination: (K,) float64 by harvesting, nan if the log does not identify it.
-        z: (K,) float64 log `ctr` minus log `examination`, in standard errors; 0 at rank
-            1. The standard error assumes independent estimates.
+        examination: (K,) float64 examination estimated by `method`; nan if the log does
+            not identify it.
+        z: (K,) float64 log(ctr) - log(examination), divided by its standard error; 0 at
+            rank 1. The standard error treats the two estimates as independent.
         flagged: (K,) bool, whether `ctr` and `examination` differ significantly,
             corrected for tests at all ranks.
-        detectable: (K,) float64 ratio of `ctr` to `examination` that is flagged with
-            80% power; 1 at rank 1, nan if unknown.
+        detectable: (K,) float64 smallest ratio of `ctr` to `examination` that is
+            flagged with 80% power; 1 at rank 1, nan if unknown.
     """
 
     position: np.ndarray
@@ -469,14 +477,14 @@ def confounding(
     level: float = 0.95,
     known: Mapping[str, Examination] | None = None,
 ) -> Confounding:
-    """Finds ranks whose click rates mislead, because better items were shown there.
+    """Finds ranks at which raw click rates differ from examination.
 
     Args:
         log: The click log.
-        method: The estimator to compare with.
-        level: Probability of flagging no rank in a log without confounding, by
-            Bonferroni's bound.
-        known: Estimates of this log that exist already, by method.
+        method: Estimator of examination, a name in `debias.propensity.ESTIMATORS`.
+        level: Confidence level. In a log without confounding, any rank is flagged with
+            a probability of at most 1 - `level`, by Bonferroni's bound.
+        known: Estimates already computed from this log, by method.
     """
     known = known or {}
     raw, free = (known.get(m) or estimate(log, m) for m in ("ctr", method))
@@ -521,7 +529,7 @@ def _judge_confounded(
 def _judge_unconfounded(z: np.ndarray, reach: np.ndarray, shown: np.ndarray) -> Finding:
     """The verdict if no rank is flagged."""
     if not shown[1:].any():
-        verdict, step = "Unknown: one rank has nothing to compare.", "Log more ranks."
+        verdict, step = "Unknown: one rank allows no comparison.", "Log more ranks."
         return Finding(verdict=verdict, next_step=step, grade="unknown")
     unknown = np.isnan(z) & shown
     blind = shown & ~unknown & (reach > MATTERS)

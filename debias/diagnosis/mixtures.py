@@ -2,7 +2,8 @@
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-If pairs have few impressions, pairs of similar attraction share a gamma.
+where component m has examination theta_mk at rank k and attraction gamma_mi of pair i.
+If pairs have few impressions, pairs with similar attraction share one gamma.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ EDGE = 1e-6  # probabilities stay this far from 0 and 1
 
 
 class Mixture(NamedTuple):
-    """M components: attraction (M, P), examination (M, L), shares (M,)."""
+    """A mixture of M components: attraction (M, P), examination (M, L), shares (M,)."""
 
     gamma: np.ndarray
     theta: np.ndarray
@@ -40,7 +41,7 @@ class Tally(NamedTuple):
     pull: float
 
     def towards(self, mean: float | np.ndarray) -> np.ndarray:
-        """The attractions, shrunk towards `mean`."""
+        """Clicks per expected examination, shrunk towards `mean`."""
         return (self.liked + self.pull * mean) / (self.tried + self.pull)
 
 
@@ -50,9 +51,10 @@ class Attractions(NamedTuple):
     Attributes:
         theta: (L,) examination.
         mean: Mean attraction of all pairs.
-        query: (P,) int the number of the query of each pair.
-        by_query, by_pair: Counts, to shrink the attraction of a query towards `mean`,
-            and that of a pair towards the attraction of its query.
+        query: (P,) int number of each pair's query.
+        by_query, by_pair: Counts of queries and of pairs. The attraction of a query is
+            shrunk towards `mean`, and the attraction of a pair towards its query's
+            attraction.
     """
 
     theta: np.ndarray
@@ -84,15 +86,17 @@ def attractions(counted: Cells) -> Attractions:
 
 
 class Evidence(NamedTuple):
-    """The data to which mixtures are fitted: T of S sessions.
+    """The data to which mixtures are fitted: T of the S sessions of a log.
 
     Attributes:
-        counted: All cells of the log.
-        happened: (S, 2 M) indicators of clicks and of items without a click.
-        seen: (T, 2 M) rows of `happened` for the sessions to fit to.
-        coarse: The cells by bin instead of pair; the pairs of a bin have about equal
+        counted: Impressions and clicks of each pair at each rank (M cells), over all S
+            sessions.
+        happened: (S, 2 M) 0/1 indicators: M columns for cells shown without a click,
+            then M columns for clicked cells.
+        seen: (T, 2 M) rows of `happened` for the training sessions.
+        coarse: Counts by bin and rank (C cells). The pairs of a bin have about equal
             attraction.
-        grouped: (T, 2 C) `seen` of `coarse`.
+        grouped: (T, 2 C) indicators like `seen`, for the cells of `coarse`.
         bins: (P,) the bin of each pair.
         binned: (S, L) the bin of each impression, -1 at padding.
     """
@@ -112,7 +116,7 @@ class Evidence(NamedTuple):
 
 
 def _of_pair(pair: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """(S, L) sums over the places at which a session shows the same pair."""
+    """(S, L) sums of `value` over the ranks at which a session shows the same pair."""
     order = np.argsort(pair, axis=1, kind="stable")
     row = np.take_along_axis(pair, order, axis=1)
     new = np.ones(row.shape, dtype=bool)
@@ -127,8 +131,8 @@ def _of_pair(pair: np.ndarray, value: np.ndarray) -> np.ndarray:
 def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
     """Sorts pairs into bins by their attraction in one population.
 
-    A click must not influence the bin in which it is counted. Therefore, to bin the
-    pairs of a session to fit to, only the other sessions are used.
+    A click must not influence the bin in which it is counted. Therefore, the pairs of
+    each training session are binned without the clicks of this session.
     """
     index = counted.index
     assert index is not None
@@ -161,7 +165,7 @@ def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
 
 
 def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
-    """The number of examinations that inform as much as the prior mean (P,).
+    """The weight of the prior mean (P,), as a number of examinations.
 
     Let e be the sum of theta over the impressions of a pair, and f the sum of theta^2.
     If attractions have mean m and variance V, the clicks c of the pair satisfy
@@ -230,11 +234,13 @@ def _likelihood(
 def fit_all(
     seen: Evidence, test: np.ndarray, most: int, rng: np.random.Generator
 ) -> tuple[list[Mixture], np.ndarray]:
-    """Mixtures of 1 to `most` components, and session log-likelihoods (most, T).
+    """Fits mixtures of 1 to `most` components, and compares them on `test`.
 
-    For each number of components, two mixtures are fitted: the pairs of a bin share an
-    attraction, or each pair has its own. The mixture that predicts the sessions `test`
-    better is returned.
+    For each number of components, two mixtures are fitted. In the first mixture, the
+    pairs of a bin share an attraction. In the second mixture, each pair has a separate
+    attraction. The second mixture is left out if pairs have few impressions. The
+    mixture that predicts the sessions `test` better is returned, with the
+    log-likelihood of each session.
     """
     counted, held = seen.counted, seen.happened[test]
     rough: list[Mixture] = []
@@ -318,7 +324,7 @@ def _fit_rough(
     count: int,
     rng: np.random.Generator,
 ) -> Mixture:
-    """Fits components to bins, from the best of several starts.
+    """Fits a mixture to bins, from the best of several starts.
 
     Starts are compared after a few passes over some of the sessions. `before` holds the
     mixtures of fewer components.
@@ -346,13 +352,14 @@ def fit_mixture(
     before: list[Mixture],
     rng: np.random.Generator,
 ) -> Mixture:
-    """Fits a mixture by pair, by accelerated EM that starts from a mixture by bin.
+    """Fits a mixture with a separate attraction for each pair by accelerated EM.
 
-    `before` holds the mixtures with fewer components. If populations differ only in
-    which items they like, a mixture by bin cannot separate them. Therefore a second
-    start begins at the first mixture of `before`, with random attractions. The start
-    with the higher likelihood after a few passes continues. Expectations are computed
-    in float32 and summed in float64.
+    EM starts from `rough`, a mixture whose attractions are shared within bins. Shared
+    attractions cannot separate populations that differ only in which items they like.
+    So a second start takes the first mixture of `before`, the mixtures with fewer
+    components, and changes its attractions at random. EM continues from the start with
+    the higher likelihood after a few passes. Expectations are computed in float32 and
+    summed in float64.
     """
     count = len(rough.share)
     less = np.exp(-rng.exponential(0.1, (2, count, counted.pairs)))
@@ -379,7 +386,7 @@ def fit_mixture(
 def _shown(
     counted: Cells, happened: sparse.csr_array
 ) -> tuple[Cells, sparse.csr_array]:
-    """The cells that the sessions of `happened` show; and `happened` in float32."""
+    """The cells shown in the sessions of `happened`, and `happened` in float32."""
     size = len(counted.rank)
     kept = np.flatnonzero(tally(counted, happened).shown)
     pair, rank = counted.pair[kept], counted.rank[kept]
@@ -430,7 +437,7 @@ def _pack(mixture: Mixture) -> np.ndarray:
 
 
 def _unpack(x: np.ndarray, pairs: int, count: int) -> Mixture:
-    """Unpacks a mixture; shares that have been moved are scaled to sum to 1."""
+    """Unpacks a mixture, and scales the shares to sum to 1."""
     gamma, theta, share = np.split(x, [pairs * count, -count])
     shares = share / share.sum()
     return Mixture(gamma.reshape(count, -1), theta.reshape(count, -1), shares)

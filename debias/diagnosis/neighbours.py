@@ -1,10 +1,11 @@
 """Tests whether clicks on an item depend on its neighbours.
 
 In a position-based model, clicks depend only on the item and its rank. There are two
-tests. The first test uses counts. It compares an item with itself at the same rank,
-with more and with less attractive neighbours. The second test needs features. On
-held-out clicks, it compares models with and without attention between positions (Zhuang
-et al., Cross-Positional Attention for Debiasing Clicks, WWW 2021).
+tests. The first test needs only counts: it compares clicks on the same item at the same
+rank between lists with more and with less attractive neighbours. The second test needs
+features: it compares the held-out likelihood of models with and without attention
+between positions (Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
+2021).
 """
 
 from dataclasses import dataclass
@@ -37,19 +38,22 @@ class Neighbours(Finding):
     """Effect of the neighbours of an item on its clicks.
 
     Attributes:
-        effect: (2,) float64 change of P(click), relative to the log's click rate, when
-            the mean attraction of the items above, and below, rises by one standard
-            deviation. The standard deviation is taken within the same item at the same
-            rank. nan if attraction does not vary.
-        error: (2,) float64 standard error of `effect`, for independent sessions.
-        detectable: (2,) float64 effect that the test detects with 80% power if the
-            other side has no effect: sqrt(noncentrality / r) errors, where r is the
-            correlation between two estimates of the neighbours' attraction, each from
-            half of the log. `detectable` refers to a standard deviation of the
-            attraction itself, not of its estimate.
-        statistic: F statistic of all effects jointly. The degrees of freedom are the
-            number of effects, and the residual degrees of freedom of the sessions. nan
-            without effects.
+        effect: (2,) float64 effect of the items above an item, and of the items below.
+            The effect is the change of P(click), relative to the log's click rate, if
+            the mean attraction of these items rises by one standard deviation. The
+            standard deviation is taken within the same item at the same rank. The
+            effect is nan if attraction does not vary.
+        error: (2,) float64 standard error of `effect`, assuming independent sessions.
+        detectable: (2,) float64 smallest effect that the test detects with 80% power if
+            the items on the other side have no effect. The smallest effect is
+            sqrt(noncentrality / r) standard errors. Here r is the correlation between
+            the estimates of the neighbours' attraction from the two halves of the log.
+            `detectable` refers to a standard deviation of the attraction itself, not of
+            its estimate.
+        statistic: F statistic of all effects jointly; nan without effects. The
+            numerator has as many degrees of freedom as there are effects. The
+            denominator's degrees of freedom are the number of sessions whose neighbours
+            vary, minus the number of effects.
         gain, gain_error: Gain in held-out log-likelihood from attention between
             positions, in nats per session, and its paired standard error; nan without
             features.
@@ -74,16 +78,19 @@ def neighbours(
     """Tests whether an item's clicks depend on its neighbours.
 
     A stratum is one (query, item) pair at one rank. Within strata, clicks are regressed
-    on two numbers: the mean attraction of the items above, and of the items below. A
-    position-based model estimates attraction on the other half of the sessions. Errors
-    in the model of the item or the rank cannot appear as an effect, because both are
-    constant within a stratum.
+    on the mean attraction of the items above and the mean attraction of the items
+    below. A position-based model estimates attraction on the other half of the
+    sessions. Item and rank are constant within a stratum, so errors in the model of an
+    item or a rank cannot appear as an effect of neighbours.
 
     Args:
         log: The click log.
-        data: Its ranking data; if given, `XPA` is trained with and without attention.
-        level: Probability of claiming no effect if there is none.
-        sessions, epochs: Largest number of sessions, and of passes, for training `XPA`.
+        data: Ranking data of the log. If given, `XPA` is trained with and without
+            attention.
+        level: Confidence level; a false positive has a probability of at most 1 -
+            `level`.
+        sessions, epochs: Largest number of sessions and largest number of passes to
+            train `XPA`.
         seed: Random seed of the halves and the training.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
@@ -108,7 +115,7 @@ def neighbours(
 
 
 class _Test(NamedTuple):
-    """The regression on neighbours; its fields are those of `Neighbours`."""
+    """Result of the regression on neighbours; `Neighbours` describes the fields."""
 
     effect: np.ndarray
     error: np.ndarray
@@ -144,7 +151,7 @@ def _judge(test: _Test, gain: float, gain_error: float) -> Finding:
 
 
 def _judge_strata(test: _Test) -> Finding:
-    """The verdict of comparing each item with itself at the same rank."""
+    """The verdict of the first test, which compares clicks within strata."""
     if np.isnan(test.effect).all():
         verdict = "Unknown: the neighbours of an item at one rank do not vary."
         step = "Log some sessions with other neighbours, such as by random swaps."
@@ -251,12 +258,12 @@ def noncentrality(critical: float, free: int, left: int) -> float:
 def _strata(
     log: ClickLog, other: PositionBased, own: PositionBased
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours' attraction (S, L, 2) and clicks (S, L) around their strata's means.
+    """Neighbours' attraction (S, L, 2) and clicks (S, L), minus their stratum's mean.
 
     Args:
         log: Half of the sessions.
-        other: Fitted to the other half; its attractions are the first result.
-        own: Fitted to this half; its attractions are the second.
+        other: Model fitted to the other half; its attractions are the first result.
+        own: Model fitted to this half; its attractions are the second result.
 
     Returns:
         Both attractions, the clicks, and (S, L) sqrt(n / (n - 1)) for a stratum of n,
@@ -295,8 +302,8 @@ def _attention(
 ) -> tuple[float, float]:
     """Held-out gain of attention in `XPA`, in nats per session, and its error.
 
-    The models differ only in what each place reads of the others. So the gain comes
-    from neighbours, not from another combination of relevance and bias.
+    The two models differ only in whether a position reads the other positions. So the
+    gain comes from neighbours, not from another combination of relevance and bias.
     """
     rng = np.random.default_rng(seed)
     if log.sessions > sessions:

@@ -1,16 +1,19 @@
 """Tests whether one population of users explains the clicks.
 
-In one population, the clicks of a session are independent given the items. In a
-mixture, clicks depend on each other, because a click tells which kind of user reads.
-Mixtures of K position-based models,
+In one population, the clicks of a session are independent given the items. In a mixture
+of populations, the clicks of a session depend on each other, because each click tells
+something about the kind of user. Mixtures of K position-based models are fitted by EM
+to the training sessions, and compared on the held-out sessions:
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-are fitted by EM to some sessions and compared on the others. If pairs have few
-impressions, pairs of similar attraction share a gamma. A component can represent users
-who read by position, who click by rank (gamma equal for all items), or who read
-everything (theta equal at all ranks): the users of Yan et al., Revisiting Two-tower
-Models for Unbiased Learning to Rank, SIGIR 2022.
+where population m has examination theta_mk at rank k and attraction gamma_mi of pair i.
+If pairs have few impressions, pairs with similar attraction share one gamma.
+
+A population can represent one of three kinds of users. The three kinds examine items by
+position, click by rank (equal gamma for all items), or read everything (equal theta at
+all ranks). Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to
+Rank, SIGIR 2022.
 """
 
 from dataclasses import dataclass, replace
@@ -51,22 +54,26 @@ class Populations(Finding):
 
     Attributes:
         count: (N,) int64 numbers of populations K, from 1.
-        gain: (N,) float64 held-out log-likelihood minus that of one population, in nats
+        gain: (N,) float64 gain in held-out log-likelihood over one population, in nats
             per session.
         error: (N,) float64 standard error of `gain`, paired by session.
-        chosen: The smallest number whose gain is within a standard error, or within one
-            per cent, of the best gain; 1 if no gain is significant.
+        chosen: The smallest number of populations whose gain is within one standard
+            error, or within one per cent, of the best gain. The number is 1 if no gain
+            is significant, or if the gain on the log is not significantly larger than
+            on shuffled lists.
         share: (chosen,) float64 shares of the populations.
-        examination: (chosen, L) float64 curves, each divided by its largest value.
-        earlier: Gain of the better of the user browsing model and the dynamic Bayesian
-            network, which explain dependence on the clicks above with one population.
-        over_earlier, over_earlier_error: Gain of the chosen number over the better of
-            these two models, with its paired standard error.
+        examination: (chosen, L) float64 examination curve of each population, divided
+            by its largest value.
+        earlier: Gain of one population whose users react to the clicks above, over one
+            position-based population. The better of two models is used: the user
+            browsing model or the dynamic Bayesian network.
+        over_earlier, over_earlier_error: Gain of the chosen mixture over the model of
+            `earlier`, and the paired standard error of this gain.
         sessions: Number of held-out sessions.
         planted, planted_error: Held-out gain of two populations over one on simulated
-            clicks, and its standard error. The simulated clicks are drawn on the lists
-            of the log; half of the sessions click ten times as often as the other half.
-            nan unless one population is chosen.
+            clicks, and its standard error; nan unless `chosen` is 1. On the lists of
+            the log, clicks are simulated so that half of the sessions click ten times
+            as often as the other half.
     """
 
     count: np.ndarray
@@ -90,29 +97,31 @@ def populations(
 
     If several populations predict no better than one, the power of the test is
     measured. On the lists of the log, clicks of two populations are simulated: one
-    clicks ten times as often as the other. If the test does not detect these
+    population clicks ten times as often as the other. If the test does not detect these
     populations either, the verdict is "unknown".
 
-    First, the components are fitted to 20 bins of pairs with similar attraction. The
-    best of several starts of EM continues. Bins show how populations differ by rank and
-    by attraction, even if pairs have few impressions. If most pairs have 30 impressions
-    or more, each component then gets a separate attraction for each pair. This
-    attraction is shrunk towards the attraction of the bin, with the weight of 20
-    impressions. In logs with fewer impressions, populations that differ only in which
-    items they like are not detected.
+    First, the components are fitted to 20 bins of pairs with similar attraction. EM has
+    several starts and continues from the best. Bins show how populations differ by rank
+    and by attraction, even if pairs have few impressions. Each component then gets a
+    separate attraction for each pair, if at least half of the impressions are of pairs
+    with 30 impressions or more. This attraction is shrunk towards the attraction of the
+    bin, with the weight of 20 impressions. In logs with fewer impressions, populations
+    that differ only in which items they like are not detected.
 
-    A gain of a mixture means that the clicks of a session depend on each other, or that
-    one position-based model does not describe them. A gain of a mixture can have two
-    other causes. First, users may stop after a click. So the mixtures are also compared
-    with models of one population in which clicks depend on the clicks above. Second,
-    queries with few sessions may differ. So the mixtures are also fitted to shuffled
-    lists, which take each rank from another session of the query. If the gain on the
-    log is not larger than on shuffled lists, the verdict is "unknown", unless the gain
-    is less than a tenth of the gain on the simulated clicks.
+    A mixture predicts better than one population if the clicks of a session depend on
+    each other, or if one position-based model does not describe the clicks. Such a gain
+    can have two causes besides different users. First, users may stop after a click. So
+    the mixtures are also compared with models of one population in which clicks depend
+    on the clicks above. Second, if queries have few sessions, differences between
+    queries can look like differences between users. So the mixtures are also fitted to
+    shuffled lists, which take each rank from another session of the query. The verdict
+    is "unknown" if the gain on the log is not significantly larger than the gain on
+    shuffled lists. But a gain of less than a tenth of the gain on the simulated clicks
+    is ignored.
 
     Args:
         log: The click log.
-        max_populations: The largest K.
+        max_populations: Largest number of populations K.
         held_out: Share of sessions to hold out for the comparison.
         seed: Random seed of the split and of the starts of EM.
 
@@ -185,7 +194,7 @@ def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndar
     At each rank, the result is a permutation of the sessions. A shuffled list takes the
     item and the click of each rank from the drawn session. Shuffled lists have the same
     counts as the log. Shuffling keeps the differences between queries but not between
-    users, because each list has clicks of many users.
+    users, because each shuffled list has clicks of many users.
 
     >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
     >>> np.sort(rows[[0, 2]], axis=0).tolist()
@@ -210,8 +219,8 @@ def _gain_of(
 ) -> np.ndarray:
     """(T,) held-out gain of `count` populations over one.
 
-    They are fitted to `click` of the sessions `train`, and compared on clicks `held` of
-    the sessions `test`.
+    The mixtures are fitted to `click` of the sessions `train`, and compared on the
+    clicks `held` of the sessions `test`.
     """
     seen = evidence(counted, click, train)
     seen = seen._replace(happened=happened_cells(counted, held))
@@ -247,16 +256,17 @@ def _planted_gain(
     size: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Held-out gain of two populations if there are two, and its standard error.
+    """Held-out gain of two populations on simulated clicks, and its standard error.
 
-    Half of the sessions click ten times as often as the other half, and all together as
-    often as the log. If one population clicks with probability p, the halves click with
-    P = min(20 p / 11, (1 + p) / 2) and with 2 p - P. Both mixtures are fitted to
-    simulated clicks of the sessions `train`. Their gain on lists that mix sessions of a
-    query is subtracted.
+    In the simulation, half of the sessions click ten times as often as the other half.
+    The overall click rate is the same as in the log. If one population clicks with
+    probability p, the halves click with P = min(20 p / 11, (1 + p) / 2) and with 2 p -
+    P. Mixtures of one and two populations are fitted to simulated clicks of the
+    sessions `train`. The gain on lists that mix sessions of a query is subtracted.
 
-    The gain is averaged over all lists, each with new clicks. So it is more precise
-    than a gain on `size` held-out sessions, whose error is returned.
+    The gain is averaged over all lists, each with new clicks. So the gain is more
+    precise than a gain on `size` held-out sessions. The returned error belongs to a
+    gain on `size` sessions.
     """
     index = counted.index
     assert index is not None
@@ -285,7 +295,7 @@ def _through(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over sessions, and their standard errors, of differences (N, S)."""
+    """Means over sessions of differences (N, S), and the means' standard errors."""
     several = difference.shape[1] > 1
     scatter = (
         difference.std(axis=1, ddof=1) if several else np.full(len(difference), np.inf)
@@ -294,9 +304,10 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _critical(counts: int, size: int) -> float:
-    """Standard errors that a gain must exceed: one-sided 5% for all mixtures together.
+    """Number of standard errors that a gain must exceed to be significant.
 
-    There are two mixtures of each count, see `_fitted`.
+    The test is one-sided, with a level of 5% for all mixtures together. There are two
+    mixtures of each count; see `fit_all`.
     """
     if size < ENOUGH:
         return np.inf
@@ -319,13 +330,13 @@ def _judge_one(
 ) -> Finding:
     """The verdict if no number of populations gains over one.
 
-    `unclear` is their largest gain that differences between queries may explain.
+    `unclear` is the largest gain that differences between queries may explain.
     """
     reach = f"{planted:+.4f} ± {1.96 * error:.4f} nats per session"
     if not planted >= detectable(error, critical):
         verdict = (
             "Unknown: more populations do not predict held-out clicks better. But this "
-            "log is too small to show even two halves, one of which clicks "
+            "log is too small to show even two groups of users, one of which clicks "
             f"{MATTERS:g} times as often as the other ({reach})."
         )
         if unclear:
@@ -337,8 +348,8 @@ def _judge_one(
         return Finding(verdict=UNCLEAR, next_step=step, grade="unknown")
     verdict = (
         "One population is enough: more do not predict held-out clicks better. Two "
-        f"halves, one of which clicks {MATTERS:g} times as often as the other, would "
-        f"have been found ({reach})."
+        f"groups of users, one of which clicks {MATTERS:g} times as often as the "
+        f"other, would have been found ({reach})."
     )
     step = "Train a model with one relevance tower and one bias tower."
     return Finding(verdict=verdict, next_step=step, grade="good")
@@ -387,10 +398,10 @@ def _judge_several(
 def _clicks_above(
     found: Evidence, log: ClickLog, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """(T,) log-likelihood of the best model of one population that reads clicks above.
+    """(T,) log-likelihood of the best model in which users react to the clicks above.
 
-    The candidates are models of pairs and of bins of pairs. The latter predict better
-    if pairs have few impressions.
+    The candidates are models of pairs and models of bins of pairs. Models of bins
+    predict better if pairs have few impressions.
     """
     binned = ClickLog(np.zeros(len(log), int), found.binned, log.click)
     scores = []

@@ -18,15 +18,17 @@ BEST = "pbm_conditional"
 
 @dataclass(frozen=True, eq=False)
 class Presented(Finding):
-    """The V labels of a column compared with the most frequent label.
+    """Comparison of V labels of a column with its most frequent label.
 
     Attributes:
-        labels: (V,) the other labels.
+        labels: (V,) all labels except the most frequent label.
         usual: The most frequent label.
-        ratio: (V,) float64 examination relative to the usual label at the same rank.
-            The value is exp of the mean log ratio over ranks, weighted by precision.
+        ratio: (V,) float64 examination relative to the most frequent label at the same
+            rank. The ratio is exp of the mean log ratio over ranks, weighted by
+            precision.
         error: (V,) float64 standard error of the log of `ratio`.
-        curves: Examination by rank under each label, relative to rank 1 of the usual.
+        curves: Examination by rank for each label, relative to rank 1 with the most
+            frequent label.
     """
 
     labels: tuple[str, ...]
@@ -41,21 +43,24 @@ def presented(
 ) -> Finding:
     """Estimates the effect of a presentation column on examination.
 
-    For a column with one value per cell, the position-based model has a place for each
-    rank and label, and all labels share the attraction of the items. z is the mean log
-    ratio divided by its standard error; critical values use Bonferroni's bound over
-    labels. For a column with one value per list, curves are compared like those of
-    devices.
+    If the column has one value per cell, a position-based model has a separate
+    examination for each combination of rank and label. All labels share the attraction
+    of the items. The test statistic is the mean log ratio divided by its standard
+    error. Critical values use Bonferroni's bound over labels. If the column has one
+    value per session, `debias.diagnosis.devices.devices` compares the curves of the
+    labels.
 
     Args:
         log: A log whose `presentation` has the column.
         name: Name of the column.
-        labels: Labels of the codes 1, 2, ...
-        level: Probability of claiming no difference if there is none.
+        labels: Labels of the codes 1, 2 and so on.
+        level: Confidence level; a false positive has a probability of at most 1 -
+            `level`.
 
     Raises:
-        ValueError: The column is missing or has one label; or no item was shown at two
-            places.
+        KeyError: The log has no such column.
+        ValueError: The column has only one label, or a label of a column with one value
+            per session has no click at rank 1.
     """
     codes = (log.presentation or {})[name]
     words = {code: text for code, text in enumerate(labels, start=1)}
@@ -83,7 +88,7 @@ def presented(
 
 
 def _curves(found: Propensities, name: str, level: float) -> dict[str, Examination]:
-    """One curve per label over ranks 1 to K, beginning with the usual label."""
+    """One curve per label over ranks 1 to K; the most frequent label is first."""
     label = found.by[name]
     usual = label[found.verdict == "reference"]
     order = sorted(np.unique(label).tolist(), key=lambda v: (v not in usual, v))

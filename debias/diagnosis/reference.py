@@ -1,8 +1,8 @@
 """Tests whether a model's ranking depends on its reference place.
 
-Models with a dot product, a bilinear form, or position as a feature score items at a
-reference place. If another place would give another ranking, the choice of the
-reference needs a reason.
+A model with a dot product, a bilinear form, or position as a feature scores items at a
+reference place, such as position 1. If the ranking depends on the reference place, the
+choice of this place needs a reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,16 +29,17 @@ def reference_sensitivity(
 
     The agreement is the mean over queries of Kendall's tau-b between
     `model.logits_at(features, place)` and `model.score(features)`: 1 for the same
-    order, -1 for the reverse. For an additive or product model, it is 1 at all places.
-    Queries with one item, or with only equal scores in one ranking, have no tau and are
-    left out. nan if no query is left.
+    order, -1 for the reverse. For an additive or product model, the agreement is 1 at
+    all places. Queries whose scores are all equal in one of the two rankings are left
+    out, because tau is undefined. The agreement is nan if no query is left.
 
     Args:
         model: A click model that has been called on a batch.
         data: Items by query, with features as the model reads them (scaled if the model
             was trained on scaled features).
-        places: Reference places, each an id for position, row and column, or a dict.
-        progress: Called after each place with the share of places done.
+        places: Reference places. Each place is one id for position, row and column, or
+            a dict from the name of a place column to its id.
+        progress: Function to call after each place, with the share of finished places.
 
     Raises:
         ValueError: `places` is empty.

@@ -1,6 +1,7 @@
 """Runs all diagnoses of a log and renders them as one page.
 
-`diagnose` computes, `page` renders, and `report` does both. None of them writes a file.
+`diagnose` computes the findings, `page` renders them as HTML, and `report` does both.
+These functions write no files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,9 +76,9 @@ EXPLAINED = {
     "pivot": "Compares items that were shown both at rank 1 and at the other rank.",
     "adjacent_chain": "Compares items shown at two neighbouring ranks, and multiplies "
     "the ratios down the list.",
-    "all_pairs": "Compares items shown at any two ranks, all pairs of ranks together.",
+    "all_pairs": "Compares items shown at any two ranks, jointly for all ranks.",
     "pbm_em": "Position-based model with an attraction for each query and item, by "
-    "expectation maximisation. Few impressions shrink it towards the middle.",
+    "expectation maximisation. It is biased if items have few impressions.",
     "pbm_mle": "Position-based model with an attraction for each query and item, at "
     "maximum likelihood. It is biased if items have few impressions.",
     BEST: "Position-based model, conditional on the number of clicks of each item. It "
@@ -106,15 +107,16 @@ class Diagnosis:
 
     Attributes:
         summary: Summary of the whole log.
-        sessions: Number of analysed sessions, all or a random sample.
+        sessions: Number of analysed sessions: all sessions, or a random sample.
         seed: Random seed of the sample and of all later draws.
         estimates: Estimates of examination by method.
-        by_device: One curve per device if the log has several, else None.
+        by_device: Examination curve of each device; None if the log has one device, or
+            if the curves could not be estimated.
         findings: Findings by name, in the order of `TITLES`.
-        skipped: Reasons why a finding or an estimate could not be computed, by its
-            name.
+        skipped: Reasons why findings or estimates could not be computed, by name of the
+            finding or estimate.
         devices: Names of devices by code.
-        shown: Examination by label of each presentation column, by name of the column.
+        shown: Examination curves by name of the presentation column, then by label.
     """
 
     summary: Summary
@@ -129,13 +131,13 @@ class Diagnosis:
 
     @property
     def titles(self) -> dict[str, str]:
-        """The question that each finding answers, in order."""
+        """The question that each finding answers, by name of the finding."""
         columns = [n for n in self.findings if n not in TITLES]
         return TITLES | {n: f"Does {n} change examination?" for n in columns}
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence."""
+        """One sentence on whether the log separates examination from relevance."""
         grades = {name: found.grade for name, found in self.findings.items()}
         known = [grades.get(name, "bad") for name in KNOWN]
         if "bad" in known:
@@ -152,7 +154,7 @@ class Diagnosis:
     def advice(self) -> tuple[str, ...]:
         """Advice on what to conclude, expect and do next; see `advice`.
 
-        Only a log that identifies examination gets an expected gain.
+        The expected gain is left out if the log does not identify examination.
         """
         first, second, last = advice(self.findings)
         grades = [self.findings[name].grade for name in KNOWN if name in self.findings]
@@ -195,18 +197,19 @@ def diagnose(
     Args:
         log: The click log, in memory or on disk. For a log on disk, only the sample is
             held in memory.
-        data: Its ranking data; if given, estimators that read features run as well.
+        data: Ranking data of the log. If given, estimators that read features run as
+            well.
         max_sessions: Largest number of sessions to analyse; a longer log is sampled
             uniformly.
         seed: Random seed of the sample, of held-out sessions and of training.
-        progress: Called with the share of the work that is done.
-        devices: Names of the devices 1, 2, ...
-        labels: Labels of the codes 1, 2, ... of presentation columns, by name.
-        over: `map`, or an equivalent that reads files of a log on disk in parallel,
-            with the same result.
+        progress: Function to call with the share of finished work.
+        devices: Names of the devices with the codes 1, 2 and so on.
+        labels: Labels of the codes 1, 2 and so on, by name of the presentation column.
+        over: `map`, or a parallel function with the same interface and result, to apply
+            to the files of a log on disk.
 
     Raises:
-        ValueError: The log has no session; a file on disk is damaged.
+        ValueError: The log has no session, or a file on disk is damaged.
     """
     reading = 0.0  # share of the total work
     if isinstance(log, Stream):
@@ -273,7 +276,7 @@ def _runs(
     names: Mapping[int, str],
     found: Mapping[str, Any],
 ) -> dict[str, Callable[[], Any]]:
-    """The computations by name, in order; later ones may read `found`."""
+    """The computations by name, in order; later computations may read `found`."""
     features = None
     if data is not None:
         # The estimators and small models here read only numbers.
@@ -311,7 +314,7 @@ def _computed(
     found: dict[str, Any],
     progress: Callable[[float], None],
 ) -> dict[str, str]:
-    """Runs the computations, some at once, and writes their results to `found`.
+    """Runs the computations, several in parallel, and writes the results to `found`.
 
     Returns:
         Reasons for missing results, by name.
@@ -347,8 +350,8 @@ def _needed(found: Mapping[str, Any], name: str) -> Examination:
 def _with_device(found: Finding | None) -> Finding | None:
     """Adapts the finding on populations if devices differ.
 
-    One bias tower then does not fit all sessions. Clicks of a session also depend on
-    each other through its device, as in two populations.
+    If devices differ, one bias tower does not fit all sessions. Clicks of a session
+    also depend on each other through its device, as in two populations.
     """
     if found is None or found.grade == "unknown":
         return found
@@ -362,7 +365,7 @@ def _with_device(found: Finding | None) -> Finding | None:
 
 
 def page(found: Diagnosis, title: str = "Click log") -> str:
-    """One self-contained HTML page without scripts, fonts or network access.
+    """Renders one self-contained HTML page, without scripts, fonts or network access.
 
     Args:
         found: The diagnosis to show.
@@ -432,7 +435,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
 def _drawable(
     curves: Mapping[str, Examination], whole: bool = False
 ) -> dict[str, Examination]:
-    """Curves that are not degenerate and know a rank beyond 1, or any if `whole`."""
+    """Curves to draw: not degenerate, and known beyond rank 1 (or at 1, if `whole`)."""
     return {
         name: curve
         for name, curve in curves.items()

@@ -1,4 +1,4 @@
-"""Effective number of clicks under weights 1 / examination."""
+"""Effective sample size of clicks with weights of 1 / examination."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ from debias.propensity.examination import Examination
 
 @dataclass(frozen=True, eq=False)
 class Weighting(Finding):
-    """Effective sample size of inverse examination weights; K ranks.
+    """Effective sample size of clicks with inverse examination weights; K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
         weight: (K,) float64 weight of a click at each rank, nan if examination is
             unknown.
-        load: (K,) float64 share of the total weight on the clicks of each rank.
+        load: (K,) float64 share of the total weight that the clicks of each rank have.
         effective: Effective sample size of the weighted clicks, divided by the number
             of clicks.
-        clicks: Number of weighted clicks.
+        clicks: Number of clicks at ranks with known examination.
     """
 
     position: np.ndarray
@@ -35,15 +35,16 @@ class Weighting(Finding):
 def weighting(
     log: ClickLog, examination: Examination, clip: float = np.inf
 ) -> Weighting:
-    """Weights each click by 1 / examination of its rank, clipped.
+    """Weights each click by min(clip, 1 / examination of its rank).
 
     Args:
         log: The click log.
-        examination: An estimate from the log, with one curve.
+        examination: Estimate of examination from the log, as one curve.
         clip: The largest weight.
 
     Raises:
-        ValueError: `clip` is below 1, or the estimate and the log have different ranks.
+        ValueError: `clip` is below 1, the estimate and the log have different numbers
+            of ranks, or no click is at a rank with known examination.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [0, 1]])
     >>> half = Examination(*np.array([[1, 2], [1, .5], *np.ones((4, 2))]), "by hand")
@@ -76,7 +77,7 @@ def weighting(
     )
     step = "You can use weighted losses without clipping."
     if effective <= 0.5:
-        step = "Clip the weights (10 is usual), or train a model with both towers."
+        step = "Clip the weights (10 is usual), or train a two-tower model."
     if left_out.size:
         grade = "bad"
         verdict += f" Clicks at rank {words(left_out)} cannot be weighted."
