@@ -1,4 +1,4 @@
-"""Estimators of examination from a click log, and classic click models, in NumPy."""
+"""NumPy estimators of examination from click logs, and classic click models."""
 
 from debias.propensity.cells import count_cells
 from debias.propensity.choice import propensities

@@ -1,18 +1,19 @@
 """Posteriors of attraction from clicks, with a prior fitted to the same clicks.
 
-P(click on pair i at place k) = beta_k + theta_k gamma_i, with theta and beta known. The
-prior of gamma_i has the centre m_i = d_i w + u_q, with covariates d_i of the pair and
-an effect u_q ~ N(0, t^2) of its query. The prior has one of two shapes. The shape with
-the higher likelihood is chosen:
+P(click on pair i at place k) = beta_k + theta_k gamma_i, where gamma_i is the
+attraction. Examination theta_k and trust bias beta_k are known. The prior of gamma_i
+has the centre m_i = d_i w + u_q, where d_i are covariates of the pair, and u_q ~ N(0,
+t^2) is an effect of its query. The prior has one of two shapes. The shape with the
+higher likelihood is chosen:
 
 - logit gamma_i ~ N(m_i, s^2)
 - gamma_i ~ Beta(phi mu_i, phi (1 - mu_i)) with mu_i = sigmoid(m_i), for logs in which
   many click rates are near 0.
 
-w, t and s or phi maximise the marginal likelihood. Attraction can be far from normal,
-for example if it takes the values of a few grades. So the normal density is then
-multiplied by h(F), a function of its distribution function F, and EM fits h to the
-clicks of all pairs.
+The parameters w, t, and s or phi maximise the marginal likelihood. The logit of
+attraction can be far from normal, for example if attraction takes only a few values. So
+a normal density is then multiplied by h(F), a function of its distribution function F.
+EM fits h to the clicks.
 """
 
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ class Counts:
     """Clicks and impressions of P pairs at places with known examination."""
 
     def __init__(self, counted: Cells, theta: np.ndarray, trust: np.ndarray):
-        """Initialises from counts, and examination and trust (M,) of their cells."""
+        """Initialises from counts, and (M,) examination and trust bias of the cells."""
         self.counted, self.theta, self.trust = counted, theta, trust
         self.exposure = counted.by_pair(counted.shown * theta)
         self.clicks = counted.by_pair(counted.clicked - counted.shown * trust)
@@ -63,7 +64,7 @@ class Counts:
         return Counts(self.counted.only(inside), self.theta[inside], self.trust[inside])
 
     def likelihood(self, logits: np.ndarray) -> np.ndarray:
-        """(N, P) log-likelihood of each pair's clicks at logits (N, P or 1)."""
+        """(N, P) log-likelihood of each pair's clicks at logits (N, P) or (N, 1)."""
         counted, found = self.counted, []
         rest = counted.shown - counted.clicked
         for each in expit(np.broadcast_to(logits, (len(logits), counted.pairs))):
@@ -82,7 +83,7 @@ class Counts:
         return slope * counted.by_pair(pull), np.square(slope) * counted.by_pair(bend)
 
     def doubt(self, error: np.ndarray) -> np.ndarray:
-        """(P,) relative error of attraction that errors of the propensities cause.
+        """(P,) relative error of attraction due to errors of the propensities.
 
         d log gamma / d log theta_k equals minus the share of place k in the exposure of
         the pair.
@@ -94,29 +95,29 @@ class Counts:
 
 
 class Shape(Protocol):
-    """A distribution of logits x with centre m and spread s; all are (P,) or (N, P).
+    """A distribution of logits x with centre m and spread s.
 
-    The distributions form an exponential family: d log f / d m = rate (x - E x), and d
-    log f / d log s = statistic - E statistic.
+    Arrays have shape (P,) or (N, P). The distributions form an exponential family: d
+    log f / d m = rate (x - E x), and d log f / d log s = statistic - E statistic.
     """
 
     def log(self, x: Array, m: Array, s: Array) -> Array:
         """Log density of x, up to a constant."""
 
     def slopes(self, x: Array, m: Array, s: Array) -> Array:
-        """(2, ...) first derivative of the log density in x, and minus the second."""
+        """(2, ...) first and negative second derivative of the log density in x."""
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
         """Inverse of the distribution function."""
 
     def rate(self, m: Array, s: Array) -> Array:
-        """As above."""
+        """The factor `rate` in d log f / d m."""
 
     def statistic(self, x: Array, m: Array, s: Array) -> Array:
-        """As above."""
+        """The `statistic` in d log f / d log s."""
 
     def wider(self, m: Array, s: float, variance: Array) -> Array:
-        """The spread if the centre m has this variance."""
+        """The spread, increased by the `variance` of the centre m."""
 
 
 class Normal:
@@ -171,13 +172,14 @@ class Prior:
 
     Attributes:
         shape: Shape of the distribution.
-        weights: (D,) w.
-        query: (Q,) u, posterior modes.
-        variance: (Q,) variances of u.
-        spread: s.
-        query_spread: t.
-        evidence: Log marginal likelihood, with Laplace's method for u.
-        bent: (bins,) log h at `BINS`; 0 unless the shape is normal.
+        weights: (D,) weights w of the covariates.
+        query: (Q,) posterior modes of the query effects u.
+        variance: (Q,) posterior variances of the query effects u.
+        spread: Spread s of the normal shape, or phi^-1/2 of the beta shape.
+        query_spread: Standard deviation t of the query effects.
+        evidence: Log marginal likelihood, with the query effects integrated out by
+            Laplace's method.
+        bent: (bins,) log h at the values `BINS` of F; 0 unless the shape is normal.
     """
 
     shape: Shape
@@ -209,7 +211,7 @@ class Around:
         return len(self.mean)
 
     def take(self, rows: np.ndarray) -> "Around":
-        """The priors of some pairs."""
+        """The priors of the pairs `rows`."""
         return replace(self, mean=self.mean[rows], spread=self.spread[rows])
 
     def log(self, x: np.ndarray) -> np.ndarray:
@@ -263,7 +265,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
 def with_queries(
     prior: Prior, counts: Counts, query: np.ndarray, design: np.ndarray
 ) -> Prior:
-    """The same prior with u fitted to the queries of these pairs; see `fit_prior`."""
+    """Returns `prior` with query effects u refitted to the queries of these pairs."""
     size = int(query.max()) + 1
     none, wide = np.zeros(size), np.full(size, prior.query_spread**2)
     found = replace(prior, query=none, variance=wide)
@@ -355,7 +357,7 @@ class _Expectations:
     """Derivatives of the log marginal likelihood, and its value.
 
     `pull` and `bend` are the first and about the negative second derivative in m (P,).
-    `spread_pull` and `spread_told` are those in log s.
+    `spread_pull` and `spread_told` are the same derivatives in log s.
     """
 
     pull: np.ndarray
@@ -433,7 +435,7 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
 
 
 def at_prior(prior: Around, level: float) -> np.ndarray:
-    """(4, P) results like `posteriors`, for pairs without impressions."""
+    """(4, P) the results of `posteriors` for pairs without impressions."""
     logits = prior.shape.quantile(BINS[:, None], prior.mean, prior.spread)
     height = np.broadcast_to(prior.bent[:, None], logits.shape)
     return _summed(logits, height, level)

@@ -1,4 +1,4 @@
-"""Examination from a neural click model."""
+"""Examination estimated with a neural click model."""
 
 from typing import TYPE_CHECKING
 
@@ -32,19 +32,19 @@ def bias_tower(
 
     Every shown item is scored at every rank in turn, alone in its list:
 
-        theta_k = mean of P(click | item at k) / mean of P(click | item at 1),
+        theta_k = mean of P(click | item at k) / mean of P(click | item at 1).
 
     For the `Product` model with bias logits g, theta_k is exactly sigmoid(g_k) /
     sigmoid(g_1). The variance over refits of the towers is unknown, so there is no
     interval.
 
     Args:
-        log: The click log. Each rank is scored at its most frequent row and column, and
-            at the most frequent device.
-        features: (items, F) features as the model reads them.
-        model: A click model. A model without weights is fitted here; None: a `Product`
-            model of a tower with 32 units and a table of positions, on standardised
-            features, which needs neither Keras nor TensorFlow.
+        log: The click log. Items are scored at the most frequent row and column of each
+            rank, and at the most frequent device.
+        features: (items, F) features in the form that `model` expects.
+        model: A click model; it is fitted here if it has no weights yet. None uses a
+            `Product` model with a tower of 32 units and a table of positions, on
+            standardised features. This default needs neither Keras nor TensorFlow.
         epochs: Largest number of passes; a tenth of the sessions is held out for early
             stopping.
         rate: Learning rate of Adam.
@@ -52,7 +52,7 @@ def bias_tower(
             sessions.
 
     Returns:
-        (K,), 0 at rank 1, nan at ranks without items.
+        (K,) log examination, which is 0 at rank 1 and nan at ranks without items.
 
     Raises:
         ValueError: `features` do not cover the items of the log.

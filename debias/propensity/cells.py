@@ -28,8 +28,8 @@ class Pairs:
     Attributes:
         query: (P,) int64.
         item: (P,) int64.
-        number: (items,) int64, the pair of each item, P for items without a pair; None
-            if some item has several queries.
+        number: (items,) int64 number of each item's pair, P for items without a pair;
+            None if an item has several queries.
     """
 
     query: np.ndarray
@@ -40,7 +40,7 @@ class Pairs:
         return len(self.item)
 
     def index(self, log: ClickLog) -> np.ndarray:
-        """(S, L) int64 pair of each cell; P at padding and for unknown pairs.
+        """(S, L) int64 number of each cell's pair; P at padding and for unknown pairs.
 
         >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
         >>> pairs(log).index(log).tolist()
@@ -83,10 +83,10 @@ def pairs(log: ClickLog) -> Pairs:
 
 
 def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct int keys in [0, size), ascending, and the index of each key in them.
+    """Distinct keys in ascending order, and the index of each key among them.
 
-    The result is that of `np.unique` with `return_inverse`, but if `size` is small,
-    nothing is sorted.
+    Keys are integers in [0, size). The result equals `np.unique(key,
+    return_inverse=True)`. If `size` is small, keys are counted instead of sorted.
 
     >>> [x.tolist() for x in distinct(np.array([5, 2, 5]), 6)]
     [[2, 5], [1, 0, 1]]
@@ -101,18 +101,19 @@ def distinct(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Impressions and clicks of each pair at each rank; M cells with impressions.
+    """Impressions and clicks of M cells; a cell is a pair shown at a rank.
 
     Attributes:
-        pair: (M,) int64 in [0, pairs).
-        rank: (M,) int64 from 0.
-        shown: (M,) float64 impressions.
-        clicked: (M,) float64 clicks, at most `shown`.
+        pair: (M,) int64 number of the pair, in [0, pairs).
+        rank: (M,) int64 rank from 0.
+        shown: (M,) float64 number of impressions.
+        clicked: (M,) float64 number of clicks, at most `shown`.
         pairs: Number of pairs.
         ranks: Number of ranks in a list.
         index: (S, L) int64 cell of each impression, M at padding; None for counts
             without sessions.
-        names: The pairs themselves; None for strata that are not (query, item) pairs.
+        names: Query and item of each pair; None if `pair` holds strata other than
+            (query, item) pairs.
     """
 
     pair: np.ndarray
@@ -127,7 +128,7 @@ class Cells:
     def __add__(self, other: "Cells") -> "Cells":
         """The sum of the counts of two logs, without their sessions.
 
-        It has the same cells, in the same order, as the log with the sessions of both.
+        The sum equals the counts of a log with the sessions of both logs.
 
         Raises:
             ValueError: Counts of strata cannot be added, because they have no names.
@@ -189,8 +190,8 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
             was shown. "swap" uses only marked interventions: a stratum is a pair
             together with the rank that the pair would have had without the swap. Within
             a stratum, the rank differs only by interventions.
-        place: (S, L) number of each cell's place, from 0. A place may be a rank on one
-            kind of device. Impressions are then counted by place instead of by rank.
+        place: (S, L) number of each cell's place, from 0, such as a rank on one kind of
+            device. With `place`, impressions are counted by place instead of by rank.
             Cells with negative places are left out.
 
     Raises:
@@ -231,15 +232,16 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
 
 
 def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
-    """Counts without sessions, which are small and can be stored, sent and added.
+    """Counts a log without storing its sessions.
 
-    The counts of all shards add up to the counts of the whole log; see
+    Counts without sessions are small and can be stored, sent and added. The counts of
+    all shards add up to the counts of the whole log; see
     `debias.propensity.estimate_counts`.
 
     Args:
-        log: A log in memory, or on disk, which is read in pieces.
-        over: `map`, or an equivalent with the same result that counts files in
-            parallel, such as on a cluster.
+        log: A log in memory or on disk. A log on disk is read in pieces.
+        over: `map`, or a parallel function with the same interface and result, to apply
+            to the files of a log on disk.
 
     Raises:
         ValueError: The log has no session, or a file on disk is damaged.
@@ -256,7 +258,7 @@ def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
 
 
 def located(counted: Cells, log: ClickLog) -> Cells:
-    """Counts of a whole log, with the `index` of some of its sessions.
+    """Adds the `index` of the sessions of `log` to the counts of a whole log.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> located(count_cells(log), log.take([1])).index.tolist()
@@ -297,7 +299,7 @@ def incidence(counted: Cells) -> sparse.csr_array:
 
 
 def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
-    """(P, K) array of cell values (M,); sparse if most entries are empty."""
+    """(P, K) table of cell values (M,); sparse if most entries are empty."""
     rows, size = (counted.pair, counted.rank), (counted.pairs, counted.ranks)
     if np.prod(size) > DENSE * len(value):
         return sparse.csr_array((value, rows), size)
@@ -319,7 +321,7 @@ def products(counted: Cells, value: np.ndarray) -> np.ndarray:
 
 
 def typical(counts: np.ndarray) -> float:
-    """The count of the pair to which the median impression, or click, belongs.
+    """The count of the pair to which the median impression (or click) belongs.
 
     >>> typical(np.array([1.0, 1.0, 1.0, 5.0]))
     5.0
@@ -330,7 +332,7 @@ def typical(counts: np.ndarray) -> float:
 
 
 def components(counted: Cells) -> np.ndarray:
-    """(K,) int connected component of each rank.
+    """(K,) int number of each rank's connected component.
 
     A pair shown at two ranks links these ranks. Components are numbered by their first
     rank. A rank without items is a separate component.

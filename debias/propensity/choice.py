@@ -1,4 +1,4 @@
-"""Propensities of a log, with a choice of estimator and verdicts."""
+"""Estimates the propensities of a log with a suitable estimator, and judges them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -47,13 +47,13 @@ def propensities(
     seed: int = 0,
     over: Over = map,
 ) -> Propensities:
-    """Estimates examination at each place of a log, with a verdict for each.
+    """Estimates examination at each place of a log, with a verdict for each place.
 
-    "auto" is the position-based model conditional on the clicks of each pair. This
-    model uses every click on an item that moved between ranks, and its interval is
-    valid. If the log marks random swaps, and if the swaps determine every rank well,
-    "auto" uses only the swaps. An item that never moved gives no information to any
-    estimator.
+    The method "auto" is the position-based model, conditional on the number of clicks
+    of each pair. This model uses every click on an item that moved between ranks, and
+    its interval is valid. Random swaps that the log marks are used alone if they
+    determine every rank with a relative standard error of at most 25%. An item that
+    never moved gives no information to any estimator.
 
     Args:
         log: The click log. A log on disk is read in two passes, file by file, and does
@@ -62,18 +62,19 @@ def propensities(
         by: Columns of the log by which examination differs within a rank. With one
             label per session, such as "device", each label has a separate curve, which
             is 1 at rank 1. With one label per cell, such as a badge, all labels share
-            the attraction of the items. The reference is then rank 1 with its most
+            the attraction of the items, and the reference is rank 1 with its most
             frequent label.
         names: Labels of codes 1, 2 and so on, by column.
         features: (items, F) features of the ranking data, for methods that read
             features.
         level: Confidence level of the intervals.
-        seed: Random seed of a bootstrap.
-        over: `map`, or an equivalent that reads files on disk in parallel.
+        seed: Random seed of the method "bias_tower".
+        over: `map`, or a parallel function with the same interface and result, to apply
+            to the files of a log on disk.
 
     Raises:
-        ValueError: The method is unknown, or does not support labels of cells; a column
-            is missing, or has more than 50 labels.
+        ValueError: The method is unknown, or does not support columns with one label
+            per cell; or a column is missing, or has more than 50 labels.
 
     >>> log = ClickLog(
     ...     np.zeros(400, int), np.tile([[0, 1], [1, 0]], (200, 1)),
@@ -101,7 +102,7 @@ def propensities(
         else {}
     )
     asked: dict[str, Any] = {"level": level, "seed": seed, **given}
-    source, why = "all", f"{method} was asked for"
+    source, why = "all", f"{method} was requested"
     if method == "auto":
         method, source, why = _supported(log)
     parts: list[Propensities] = []
@@ -140,7 +141,7 @@ def _of_stream(
             f"places by {' '.join(by)} need a log in memory; leave out --cluster, or "
             "leave out by"
         )
-    why = f"{method} was asked for"
+    why = f"{method} was requested"
     if method == "auto":
         method, why = BEST, WHY
     found = _judged(estimate_stream(log, method, level=level, over=over))

@@ -1,8 +1,9 @@
 """The dual learning algorithm in tabular or linear form.
 
-Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR 2018.
-The algorithm has two listwise softmax losses, one for scores f of the items and one for
-scores g of the ranks. The scores of each loss weight the other loss:
+Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR
+2018. The algorithm has two listwise softmax losses, one for scores f of the items and
+one for scores g of the ranks. The scores of each loss weight the other loss. If c_l is
+the click (0 or 1) at rank l, the losses are
 
     sum_l c_l w_l [-log softmax(f)_l],    w_l = min(cap, softmax(g)_1 / softmax(g)_l)
     sum_l c_l v_l [-log softmax(g)_l],    v_l = min(cap, softmax(f)_1 / softmax(f)_l)
@@ -11,12 +12,13 @@ If P(click) = theta_k r_i, then exp f = r and exp g = theta, up to scale, minimi
 losses. The weights are held constant while a loss is minimised. So the solution is a
 point that is stationary for both losses, not a minimum of their sum.
 
-The tabular form may have no such point. If an item gets all clicks on its lists, its f
-is infinite. If most items have one or two clicks, the few lists with such an item
-dominate the losses. Then g follows these lists, and the weights grow without bound. The
-weights are capped only in this case. The result is then finite but biased, because f is
-fitted to the same clicks that it weights. `Solution.clicks` shows whether items have
-that few clicks.
+In the tabular form, which has a free f for each pair, a stationary point may not exist.
+If an item gets all clicks on its lists, its f is infinite. If most items have one or
+two clicks, the few lists with an item of infinite f dominate the losses. As a result, g
+follows these few lists, and the weights grow without bound. The weights are capped only
+if items have few clicks. With capped weights, the result is finite but biased, because
+f is fitted to the same clicks that it weights. `Solution.clicks` shows how many clicks
+items have.
 """
 
 from dataclasses import dataclass
@@ -45,10 +47,11 @@ class Pages:
     """The U distinct result lists of a log, with K ranks.
 
     Attributes:
-        pair: (U, K) int64, the number of pairs at padding.
-        mask: (U, K) bool.
-        pairs: The (query, item) pairs, P of them.
-        clicked: (U * K, S) sparse, 1 where a session clicked a rank of its page.
+        pair: (U, K) int64 number of each cell's pair; P at padding.
+        mask: (U, K) bool, False at padding.
+        pairs: The P (query, item) pairs of the log.
+        clicked: (U * K, S) sparse matrix, 1 if a session clicked this rank of this
+            list.
     """
 
     pair: np.ndarray
@@ -87,9 +90,10 @@ class Solution(NamedTuple):
     """The result of dual learning.
 
     Attributes:
-        state: (K + P,) or (K + F,): first g, then f or its weights. g is 0 at rank 1
-            and nan at ranks without clicks.
-        move: Largest change of g in one more pass.
+        state: (K + P,) scores g of the ranks, then scores f of the pairs; or (K + F,)
+            with the weights of a linear f. The score g is 0 at rank 1 and nan at ranks
+            without clicks.
+        move: Largest change of g that one more pass would make.
         clicks: Number of clicks of the item to which the median click belongs.
     """
 
@@ -108,16 +112,17 @@ def dla(
 ) -> Solution:
     """Solves dual learning: finds the point that is stationary for both losses.
 
-    Each pass multiplies exp g, and exp f in the tabular form, by observed over expected
-    weighted clicks. The linear form takes a Newton step with the curvature of the first
-    passes, which affects the step size but not the solution.
+    Each pass multiplies exp g, and exp f in the tabular form, by the ratio of observed
+    to expected weighted clicks. In the linear form, the weights of f take a Newton
+    step. Its curvature comes from the first passes; this affects the step size but not
+    the solution.
 
     Args:
-        page: The lists.
+        page: The lists, from `pages`.
         weight: (S,) weights of the sessions; None means 1.
         features: (P, F) features of the pairs, for a linear f; None for the tabular
             form.
-        start: State of an earlier solution to start from.
+        start: State of an earlier solution, from which to start.
         tolerance: Training stops when a pass changes g by at most this.
         iterations: Largest number of passes.
     """
@@ -192,8 +197,8 @@ class Beliefs(NamedTuple):
 
     Attributes:
         f, g: softmax of the scores of the items, and of the ranks.
-        w, v: The weights in the loss of f, computed from g; and in the loss of g,
-            computed from f.
+        w, v: The weights w in the loss of f, computed from g, and the weights v in the
+            loss of g, computed from f.
     """
 
     f: np.ndarray
@@ -225,11 +230,15 @@ def _beliefs(
 def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.ndarray:
     """(K,) variances of g in the linear form, by the delta method over sessions.
 
-    At the solution, the sum of psi over sessions is 0. Here psi_g,k = c_k v_k - (sum of
-    c v) softmax(g)_k by rank, and psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i). Let
-    J be the Jacobian of these sums, including the derivatives of v and w. A session
-    moves the solution by -J^-1 psi, and the variance is the sum of the squares of these
-    moves over sessions.
+    Let psi be the negative gradients of the two losses in one session, by rank and by
+    feature:
+
+        psi_g,k = c_k v_k - (sum of c v) softmax(g)_k
+        psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i)
+
+    At the solution, the sum of psi over sessions is 0. Let J be the Jacobian of this
+    sum, including the derivatives of v and w. A session moves the solution by -J^-1
+    psi. The variance is the sum of the squares of these moves over sessions.
     """
     units, ranks = page.pair.shape
     size = len(page.pairs)

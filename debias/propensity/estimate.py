@@ -52,10 +52,11 @@ class Estimator(NamedTuple):
     Attributes:
         fit: Function from cells and options to a `Fit`; None if the estimator needs
             whole lists.
-        intervals: Supported intervals; the first is the default.
-        confounded: Whether it confounds relevance and examination.
-        features: Whether it reads features: "no", "may", "must". An estimator with
-            "may" has an interval only if features are given.
+        intervals: Supported kinds of intervals; the first is the default.
+        confounded: Whether the estimate confounds relevance and examination.
+        features: Whether the estimator reads features of items: "no", "may" (optional)
+            or "must" (required). An estimator with "may" has an interval only if
+            features are given.
     """
 
     fit: Callable[..., Fit] | None
@@ -93,44 +94,53 @@ def estimate(
 ) -> Examination:
     """Estimates examination at each rank relative to rank 1.
 
+    The methods are:
+
+    - "ctr": click rate by rank, confounded if better items are shown higher.
+    - "pivot", "adjacent_chain" and "all_pairs": click rates of items that were shown at
+      several ranks; see `debias.propensity.harvest`.
+    - "pbm_em": position-based model by EM with the settings of publications: 40 passes
+      from .5, and smoothing by the prior (1, 2). Early stopping and smoothing bias the
+      estimate, so it has no interval.
+    - "pbm_mle": maximum likelihood of the position-based model, which EM would reach
+      without smoothing. The estimate is biased if pairs have few impressions, so it has
+      no interval.
+    - "pbm_conditional": position-based model, conditional on the number of clicks of
+      each pair. This method does not estimate attraction, and its interval is valid.
+    - "regression_em": position-based model in which attraction is a logistic regression
+      on `features`. Without features, the method equals "pbm_mle".
+    - "dla": dual learning algorithm, linear in `features`, or tabular without features.
+      The tabular form weights clicks by ratios of noisy scores. The tabular estimate is
+      biased if items have few clicks, so it has no interval. It is marked as degenerate
+      if at least half of the clicks are on items with fewer than 50 clicks.
+    - "bias_tower": from a neural click model, the option `model`; see
+      `debias.propensity.bias_tower`.
+
     Args:
         log: The click log; ranks are its columns from the left.
-        method: A name in `ESTIMATORS`:
-            "ctr": click rate by rank, confounded if better items are shown higher;
-            "pivot", "adjacent_chain", "all_pairs": from items shown at several ranks;
-            "pbm_em": position-based model by EM with published settings, 40 passes from
-            .5 and smoothing by the prior (1, 2). Early stopping and smoothing bias the
-            estimate, so it has no interval; "pbm_mle": the maximum that EM would reach
-            without smoothing. It is biased if pairs have few impressions, so it has no
-            interval; "pbm_conditional": the same model conditional on the clicks of
-            each pair. It does not estimate attraction, and its interval is valid;
-            "regression_em": attraction is a logistic regression on `features`; without
-            features it is "pbm_mle"; "dla": the dual learning algorithm, tabular or
-            linear in `features`. The tabular form weights clicks by ratios of noisy
-            scores. If items have few clicks, it is biased, so it has no interval; if
-            they have hardly any clicks, it is degenerate; "bias_tower": from a neural
-            click model, which is the option `model`; see
-            `debias.propensity.bias_tower`.
-        interval: "delta" (first order, robust to dependence within a session),
+        method: A name in `ESTIMATORS`.
+        interval: "delta" (delta method, robust to dependence within a session),
             "bootstrap" (Poisson resamples of sessions) or "none". The default is the
             first interval that the method supports.
         level: Confidence level of the interval.
-        replicates, seed: Number of bootstrap replicates, and their random seed.
+        replicates, seed: Number of bootstrap replicates, and random seed of the
+            bootstrap and of "bias_tower".
         source: "all" uses all changes of rank; "swap" uses only marked interventions.
-        features: (items, F) of the ranking data, for methods that read features.
-        by: Estimates one curve per context. Give a column of the log with one integer
-            per session, such as "device"; an array (S,) of labels; or a presentation
-            column with one value per session or cell, such as a badge. Contexts share
-            no parameters, and each curve is relative to rank 1 of its own context.
-            To compare the labels of cells with each other, use `propensities`, which
-            gives all labels the same reference.
+        features: (items, F) features of the ranking data, for methods that read
+            features.
+        by: Contexts, each of which gets a separate curve. Give an array (S,) of labels,
+            or the name of a column of the log. A column holds one integer per session,
+            such as "device". A presentation column, such as a badge, may also hold one
+            value per cell. Contexts share no parameters, and each curve is relative to
+            rank 1 of its own context. To compare labels of cells with each other, use
+            `propensities`, which gives all labels the same reference.
         **options: Options of the method, such as `minimum` of harvesting, or `prior`
             and `iterations` of EM.
 
     Raises:
         ValueError: The method, interval, source or context is unknown; features are
-            missing, not supported, or do not cover the log's items; the log, or a
-            context, has no click at rank 1, the reference.
+            missing, not supported, or do not cover the log's items; or the log or one
+            of its contexts has no click at rank 1.
 
     >>> log = ClickLog(
     ...     np.zeros(40, int), np.tile([[0, 1], [1, 0]], (20, 1)),
@@ -190,7 +200,7 @@ def estimate(
 def estimate_counts(
     counted: Cells, method: str = "adjacent_chain", **options: Any
 ) -> Examination:
-    """`estimate` from counts alone, such as a sum of counts over shards.
+    """Estimates examination from counts alone, such as the sum of counts of shards.
 
     The estimates equal those of `estimate` on the whole log. There are no intervals,
     because intervals need the sessions.
@@ -235,10 +245,11 @@ def estimate_stream(
     over: Over = map,
     **options: Any,
 ) -> Examination:
-    """`estimate` for a log on disk, in two passes, file by file.
+    """Estimates examination from a log on disk, in two passes over its files.
 
-    The first pass adds up counts, and the second pass adds up the variance. So the
-    result equals `estimate` on the whole log; the interval is equal up to rounding.
+    The first pass adds up counts, and the second pass adds up the variance. The
+    estimates equal those of `estimate` on the whole log, and the interval is equal up
+    to rounding.
 
     Args:
         log: The log on disk.
@@ -246,11 +257,12 @@ def estimate_stream(
         interval: "delta" or "none". The default is the first interval that the method
             supports.
         level: Confidence level of the interval.
-        over: `map`, or an equivalent that reads files in parallel, such as on a
-            cluster.
+        over: `map`, or a parallel function with the same interface and result, to apply
+            to the files of the log.
 
     Raises:
-        ValueError: See `estimate_counts`; or the interval needs sessions in memory.
+        ValueError: The same cases as for `estimate_counts`; or the interval needs
+            sessions in memory.
     """
     counted = count_cells(log, over)
     fit, estimator = _fit(counted, method, options), ESTIMATORS[method]
@@ -267,7 +279,7 @@ def estimate_stream(
 
 
 def _variance(fit: Fit, counted: Cells, log: Stream) -> np.ndarray:
-    """(K,) the share of a file's sessions in the variances of `delta_variance`."""
+    """(K,) contribution of a file's sessions to the variances of `delta_variance`."""
     found = (
         delta_variance(fit, located(counted, piece), piece.click)
         for piece in even_pieces(log.pieces(), PIECE)
@@ -276,7 +288,7 @@ def _variance(fit: Fit, counted: Cells, log: Stream) -> np.ndarray:
 
 
 def _contexts(log: ClickLog, by: str | np.ndarray) -> tuple[np.ndarray, bool]:
-    """Context labels of sessions (S,) or of cells (S, L); and whether of cells."""
+    """Context labels (S,) of sessions or (S, L) of cells, and whether of cells."""
     value = log.columns().get(by) if isinstance(by, str) else np.asarray(by)
     if value is None:
         raise ValueError(f"this log has no column {by}")

@@ -72,7 +72,7 @@ class Examination:
         return replace(first, **rows, context=labels, degenerate="; ".join(wrong))
 
     def curves(self) -> "dict[Any, Examination]":
-        """The curve of each context by its label; the label None without contexts."""
+        """The curve of each context, by label; without contexts, the label is None."""
         context = self.context
         if context is None:
             return {None: self}
@@ -131,11 +131,11 @@ class Fit(NamedTuple):
     Attributes:
         log_examination: (K,) log examination relative to rank 1; nan if unknown.
         influence: (K, M) change of `log_examination` per unexpected click in a cell. A
-            session changes the estimate by the sum over its impressions of influence
-            (click - expected).
+            session changes the estimate by the sum of influence * (click - expected)
+            over its impressions.
         expected: (M,) P(click) in each cell under the estimator.
-        inflation: (M,) factor on the variance of the residual of a click. The factor is
-            needed because `expected` was fitted to the same click.
+        inflation: (M,) factor that corrects the variance of a click's residual, because
+            `expected` was fitted to the same click.
         n: (K,) impressions used.
         degenerate: Why the estimate must not be used; "" if it may be used.
     """
@@ -163,8 +163,8 @@ def result(
 ) -> Examination:
     """Makes the result from a fit and the (K,) variances of its log examination.
 
-    The delta method gives the standard error of the ratio. The interval is exp(log
-    examination -+ z standard error of the log).
+    The delta method gives the standard error of examination. The interval is exp(log
+    examination -+ z s), where s is the standard error of log examination.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
@@ -194,14 +194,14 @@ def result(
 def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
     """(K,) variances of log examination by the delta method over sessions.
 
-    Var = sum over sessions of [sum over impressions of influence (click - expected)]^2.
-    The formula assumes independent sessions. Clicks within a session may depend on each
-    other in any way.
+    To compute a variance, influence * (click - expected) is summed over the impressions
+    of a session, and the squares of these sums are added up. The formula assumes
+    independent sessions. Clicks within a session may depend on each other in any way.
 
     Args:
         fit: The estimate.
-        counted: The cells with their index.
-        click: (S, L) bool.
+        counted: The cells, with `index`.
+        click: (S, L) bool clicks.
     """
     assert counted.index is not None
     keep = fit.influence.any(axis=1) & ~np.isnan(fit.log_examination)
@@ -232,10 +232,12 @@ def bootstrap_variance(
 
     Args:
         refit: Function from (S, B) float32 session weights to log examination (B, K).
-        sessions: S; each resample weights every session by a Poisson(1) count.
+        sessions: Number of sessions S. Each resample weights every session by a
+            Poisson(1) count.
         replicates: Number of resamples.
         seed: Random seed of the resamples.
-        block: Largest number of resamples at once; it does not affect the results.
+        block: Largest number of resamples to compute at once; it does not affect the
+            results.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=1000)
@@ -260,8 +262,7 @@ def recount(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Makes the argument `refit` of `bootstrap_variance` from an estimator on cells.
 
-    A product with a sparse matrix computes the counts for all columns of weights at
-    once.
+    One product with a sparse matrix computes the counts for all resamples.
     """
     assert counted.index is not None
     only = np.where(click, counted.index, len(counted.rank))

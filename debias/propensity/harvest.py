@@ -1,12 +1,13 @@
 """Intervention harvesting: examination from the same item at different ranks.
 
-A (query, item) pair has the same attraction at each rank. So if it is shown at ranks k
-and l, the ratio of its click rates is the ratio of the examinations. Agarwal et al.,
-Estimating Position Bias without Intrusive Interventions, WSDM 2019.
+A (query, item) pair has the same attraction at each rank. So if a pair is shown at
+ranks k and l, the ratio of its click rates estimates the ratio of examination. Source:
+Agarwal et al., Estimating Position Bias without Intrusive Interventions, WSDM 2019.
 
 For two ranks k and l, the pairs shown at least `minimum` times at both ranks are
-pooled. A pair has the weight min(n_k, n_l), where n is its number of impressions. c_k
-is the sum of weight times click rate at k, and c_l is the sum at l.
+pooled. A pair has the weight min(n_k, n_l), where n_k is its number of impressions at
+rank k. The pooled clicks c_k are the sum over pairs of weight times click rate at rank
+k.
 """
 
 from collections.abc import Iterable
@@ -36,22 +37,23 @@ def ctr(counted: Cells) -> Fit:
 
 
 def pivot(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Compares each rank with rank 1: c_k / c_1 over pairs shown at both."""
+    """Compares each rank with rank 1 by c_k / c_1, from pairs shown at both ranks."""
     return _links(counted, [(0, k) for k in range(1, counted.ranks)], minimum)
 
 
 def adjacent_chain(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Compares neighbouring ranks: the product of c_{k+1} / c_k from rank 1 down."""
+    """Compares neighbouring ranks by c_{k+1} / c_k, and multiplies the ratios."""
     return _links(counted, [(k, k + 1) for k in range(counted.ranks - 1)], minimum)
 
 
 def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
     """Compares all pairs of ranks jointly by maximum likelihood.
 
-    Pairs are pooled for every two ranks k, l as the module describes. The estimate
-    maximises the sum of c_k log(theta_k r_kl) + (w_kl - c_k) log(1 - theta_k r_kl) over
-    both ranks, where w_kl is the total weight and r_kl the pooled attraction. The sum
-    is the likelihood of a position-based model whose items are the pairs of ranks.
+    For every two ranks k and l, the (query, item) pairs shown at both are pooled; see
+    the module `debias.propensity.harvest`. Each pool has the total weight w_kl and an
+    unknown attraction r_kl. The estimate maximises the sum of c_k log(theta_k r_kl) +
+    (w_kl - c_k) log(1 - theta_k r_kl) over both ranks of all pools. The sum is the
+    log-likelihood of a position-based model whose items are the pools.
     """
     two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
     table = _Table(counted, minimum)
@@ -78,7 +80,7 @@ def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
 
 
 class _Pool:
-    """Pairs shown at two ranks, with weights, cells and weighted clicks."""
+    """The pairs shown at two ranks, with their weights, cells and weighted clicks."""
 
     def __init__(self, counted: Cells, one: np.ndarray, other: np.ndarray) -> None:
         self.weight = np.minimum(counted.shown[one], counted.shown[other])

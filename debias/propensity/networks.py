@@ -1,8 +1,8 @@
-"""Two small neural click models in NumPy, with which the diagnosis tests a log.
+"""Two small neural click models in NumPy, for the diagnosis of logs.
 
 `product` is `debias.models.Product`, and `attentive` is `debias.models.XPA`, with one
-hidden layer and a table of ranks. Fitting them takes a few seconds. To load TensorFlow
-takes as long, and half a gigabyte.
+hidden layer and a table of ranks. Fitting takes a few seconds. Loading TensorFlow alone
+would take as long, and half a gigabyte of memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Weights = dict[str, np.ndarray]
 
 
 class Lists(NamedTuple):
-    """Features (N, F) of the shown items, row by row; shown (S, L); clicks (S, L)."""
+    """Features (N, F) of the shown items; masks (S, L) of shown items and of clicks."""
 
     x: np.ndarray
     shown: np.ndarray
@@ -83,7 +83,8 @@ def attentive_weights(
     """Initial weights of `attentive`, for features (N, width).
 
     Args:
-        heard: Which properties of the neighbours count: "relevance", "places", or both.
+        heard: Properties of the other items that attention reads: "relevance",
+            "places", or both.
     """
     size = EMBEDDED
     weights = _tower_weights(width, size, rng)
@@ -102,11 +103,12 @@ def attentive_weights(
 def attentive(weights: Weights, lists: Lists) -> tuple[np.ndarray, Weights]:
     """Attention between the ranks of a list; see `debias.models.XPA`.
 
-    With h the embedding of an item and z that of its rank,
+    With the embedding h of an item and the embedding z of its rank,
 
         logit_i = w1 . h_i + w2 . z_i + sum_j A_ij v . h_j + sum_j A'_ij v' . z_j,
 
-    where A and A' depend on the ranks, and on which of them hold an item.
+    where the attention weights A and A' depend only on the two ranks and on which ranks
+    hold an item.
     """
     hidden, h = _tower(weights, lists.x)
     z = weights["places"]
@@ -168,12 +170,12 @@ def _attention_slope(
     pull: np.ndarray,
     value: np.ndarray,
 ) -> tuple[Weights, np.ndarray]:
-    """Gradient by the weights of queries and keys, and by the embeddings of ranks.
+    """Gradients by the weights of queries and keys, and by the embeddings of ranks.
 
     Args:
-        attention: (S, L, L).
-        pull: (S, L) gradient by the logits.
-        value: (S, L) what each place says.
+        attention: (S, L, L) attention weights.
+        pull: (S, L) gradient with respect to the logits.
+        value: (S, L) values at the ranks, which attention averages.
     """
     z, scale = weights["places"], np.float32(np.sqrt(EMBEDDED))
     around = value[:, None, :] - (attention @ value[:, :, None])
@@ -205,17 +207,18 @@ def fitted(
     patience: int,
     rng: np.random.Generator,
 ) -> Weights:
-    """Weights by Adam that predict the sessions `held` best, of all passes.
+    """Trains by Adam; returns the weights that predict the sessions `held` best.
 
     Args:
         network, weights: The model and its initial weights.
         features: (items, F) scaled features.
-        train, held: The sessions; without any in `held`, the last weights are returned.
+        train, held: Sessions to train on, and held-out sessions. If `held` is empty,
+            the last weights are returned.
         batch: Sessions per step.
         epochs: Largest number of passes.
         rate: Learning rate.
-        patience: Stops after as many passes without a better one.
-        rng: Draws the order of sessions.
+        patience: Number of passes without improvement, after which training stops.
+        rng: Generator that draws the order of sessions.
     """
     sizes = np.cumsum([value.size for value in weights.values()])[:-1]
     flat = np.concatenate([value.ravel() for value in weights.values()])
@@ -282,7 +285,7 @@ def _tower(weights: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _tower_slope(
     weights: Weights, x: np.ndarray, hidden: np.ndarray, back: np.ndarray
 ) -> Weights:
-    """The gradient by the weights of the tower, from that by its outputs (N, O)."""
+    """The gradient by the tower's weights, given the gradient by its outputs (N, O)."""
     inner = (back @ weights["out"].T) * (hidden > 0)
     return {
         "kernel": x.T @ inner,

@@ -1,8 +1,8 @@
 """The position-based model on cell counts: EM, maximum likelihood, information.
 
-P(click at rank k on pair i) = theta_k gamma_i. Richardson et al., Predicting Clicks,
-WWW 2007; Craswell et al., An Experimental Comparison of Click Position-Bias Models,
-WSDM 2008.
+P(click at rank k on pair i) = theta_k gamma_i, with examination theta_k and attraction
+gamma_i. Sources: Richardson et al., Predicting Clicks, WWW 2007; Craswell et al., An
+Experimental Comparison of Click Position-Bias Models, WSDM 2008.
 """
 
 from collections.abc import Callable
@@ -57,9 +57,10 @@ def accelerated(
 ) -> tuple[np.ndarray, bool]:
     """Fixed point of EM by squared extrapolation (SQUAREM).
 
-    After Varadhan and Roland, Simple and Globally Convergent Methods for Accelerating
-    the Convergence of Any EM Algorithm, 2008. Two passes give the differences r and v.
-    The next point is x - 2 a r + a^2 v with a = -|r| / |v|, followed by another pass.
+    Source: Varadhan and Roland, Simple and Globally Convergent Methods for Accelerating
+    the Convergence of Any EM Algorithm, 2008. Two passes from a point x change it first
+    by r and then by r + v. The next point is x - 2 a r + a^2 v with a = -|r| / |v|,
+    followed by another pass.
 
     Args:
         step: One pass on a flat vector of parameters.
@@ -70,7 +71,7 @@ def accelerated(
         watch: Number of leading parameters that must converge; None means all.
 
     Returns:
-        The point, and whether it converged within `iterations`.
+        The last point, and whether EM converged within `iterations` passes.
 
     >>> half_way = lambda x: 0.5 * (x + 0.3)
     >>> point, reached = accelerated(half_way, np.array([0.9]), 1e-12, 30)
@@ -103,11 +104,12 @@ def pbm_maximum(
     tolerance: float = 1e-8,
     iterations: int = 3000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Limit of EM: (K,) log theta relative to rank 1, and (P,) gamma times theta_1.
+    """Finds the limit of EM: (K,) log theta relative to rank 1, and (P,) gamma.
 
-    Only products theta gamma are identified, so theta_1 = 1 fixes the scale. If no
-    chain of shared pairs links a rank to rank 1, they have no common scale, and the
-    rank gets nan. Without a prior, Newton's method runs first, because it needs a
+    Only products theta gamma are identified, so theta_1 = 1 fixes the scale, and gamma
+    is multiplied by the fitted theta_1. A rank gets nan if it has no click, or if no
+    chain of shared pairs links it to rank 1. Without a chain, the two ranks have no
+    common scale. Without a prior, Newton's method runs first, because it needs a
     hundredth of the passes. EM then checks convergence.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
@@ -132,8 +134,8 @@ def _scored(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maximises over gamma and theta by Newton's method on log theta.
 
-    The likelihood never decreases. It is concave in the logarithms, none of which is
-    above 0. At each theta, every gamma is at its own maximum. Gammas below 1 are
+    The likelihood never decreases, and is concave in log gamma and log theta, which are
+    at most 0. At each theta, every gamma is at its own maximum. Gammas below 1 are
     eliminated, which leaves K equations. A theta at 1 that would grow stays at 1.
     """
     clicked, asked = counted.by_pair(counted.clicked), counted.by_rank(counted.clicked)
@@ -176,9 +178,9 @@ def _best_attraction(
     """(P,) the most likely gamma in (0, 1] of each pair, and the likelihood.
 
     Every pair and rank has a click. With m impressions without a click, the slope in
-    log gamma is c - sum of m q / (1 - q), where q = gamma theta. It decreases in gamma.
-    A step of Newton's method goes at most nine tenths of the way to 1. If the slope is
-    not negative at 1, the result is 1.
+    log gamma is c - sum of m q / (1 - q), where q = gamma theta. The slope decreases in
+    gamma. A step of Newton's method goes at most nine tenths of the way to 1. If the
+    slope is not negative at 1, the result is 1.
     """
     of_rank, clicked = theta[counted.rank], counted.by_pair(counted.clicked)
     rest = counted.shown - counted.clicked
@@ -222,8 +224,8 @@ def profile_slopes(
     With p = theta gamma and weight v = shown p / (1 - p), the expected information of
     (log theta, log gamma) is [[D, V'], [V, diag(sum of v)]]. Eliminating gamma leaves
     the profile information H = D - V' diag^-1 V. An unexpected click has the score
-    (e_rank - share of each rank in the pair's v) / (1 - p), and changes the estimate by
-    H^-1 times this score.
+    (e_rank - share of each rank in the pair's v) / (1 - p), where e_rank is a unit
+    vector. The click changes the estimate by H^-1 times this score.
     """
     kept = ~np.isnan(log_theta)
     theta = np.exp(np.where(kept, log_theta, -np.inf))

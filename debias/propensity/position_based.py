@@ -1,8 +1,9 @@
-"""Estimators of the position-based model: EM, maximum, conditional, regression-EM.
+"""Estimators of the position-based model: EM, MLE, conditional, regression-EM.
 
-P(click at rank k on pair i) = theta_k gamma_i, with a free gamma for each pair, or
-gamma_i = sigmoid(w . x_i + b) of the item's features (regression-EM, Wang et al.,
-Position Bias Estimation for Unbiased Learning to Rank in Personal Search, WSDM 2018).
+P(click at rank k on pair i) = theta_k gamma_i. Each pair has a free gamma. In
+regression-EM, gamma_i = sigmoid(w . x_i + b) is a function of the item's features x_i
+instead. Source of regression-EM: Wang et al., Position Bias Estimation for Unbiased
+Learning to Rank in Personal Search, WSDM 2018.
 """
 
 from collections.abc import Iterator
@@ -35,18 +36,18 @@ FEW = 50  # impressions of the median impression's pair, below which it may be w
 
 
 def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
-    """A fit without an interval."""
+    """Makes a fit without an interval."""
     nothing, shown = np.zeros(0), counted.by_rank(counted.shown)
     return Fit(log_theta, nothing, nothing, nothing, shown, degenerate)
 
 
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
-    """EM from .5 with pseudo-counts, stopped after `iterations` passes.
+    """Runs EM from .5 with pseudo-counts, and stops after `iterations` passes.
 
-    These settings are usual in publications. The estimate has no interval, because it
-    is biased. Smoothing pulls the attraction of pairs with few impressions towards a
-    half, and this changes theta. More pairs with one or two impressions do not remove
-    the bias.
+    The default settings are usual in publications. The estimate has no interval,
+    because it is biased. Smoothing pulls the attraction of pairs with few impressions
+    towards a half, and this changes theta. More pairs with one or two impressions do
+    not remove the bias.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
@@ -62,11 +63,11 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
     If pairs have few impressions, the estimate is biased, as in every model whose
     number of parameters grows with the data. With twenty sessions per query, the bias
     is several standard errors, so there is no interval. `pbm_conditional` avoids the
-    bias: it has no parameters of pairs.
+    bias, because it has no parameters of pairs.
 
-    In extreme cases, the maximum is at the boundary of the model, with the examination
-    of most ranks equal to that of rank 1. If, in addition, pairs have few impressions,
-    the fit is degenerate.
+    In extreme cases, the maximum is at the boundary of the model, where most ranks have
+    the same examination as rank 1. Such a fit is marked as degenerate if at least half
+    of the impressions are of pairs with fewer than 50 impressions.
     """
     log_theta = pbm_maximum(counted, prior=prior)[0]
     below = log_theta[1:][~np.isnan(log_theta[1:])]
@@ -81,14 +82,14 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
 
 
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
-    """Examination conditional on the clicks of each pair, without its attraction.
+    """Estimates examination conditional on the number of clicks of each pair.
 
-    Of the C_i clicks of pair i, shown n_ik times at rank k, a share s_ik = n_ik theta_k
-    / sum_l n_il theta_l is expected at rank k, for any gamma_i. The maximum of sum_ik
-    c_ik log s_ik is therefore consistent even if pairs have few impressions. The
-    estimator is the Poisson case of Wooldridge, Distribution-Free Estimation of Some
-    Nonlinear Panel Data Models, Journal of Econometrics 1999. The likelihood is concave
-    and is maximised by Newton's method.
+    Let pair i have n_ik impressions and c_ik clicks at rank k. Of its clicks, a share
+    s_ik = n_ik theta_k / sum_l n_il theta_l is expected at rank k, whatever its
+    attraction gamma_i is. The maximum of sum_ik c_ik log s_ik is therefore consistent
+    even if pairs have few impressions. The estimator is the Poisson case of Wooldridge,
+    Distribution-Free Estimation of Some Nonlinear Panel Data Models, Journal of
+    Econometrics 1999. The likelihood is concave and is maximised by Newton's method.
 
     A rank is identified if chains of clicks on shared pairs compare it with rank 1 in
     both directions.
@@ -139,10 +140,11 @@ def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
 
 
 def _compared(counted: Cells) -> np.ndarray:
-    """(K,) bool: the share of the rank has a finite maximum, relative to rank 1.
+    """(K,) bool, whether examination relative to rank 1 has a finite maximum.
 
     In a directed graph, each rank leads to its shown pairs, and each pair to the ranks
-    where it was clicked. Ranks of one strong component are compared in both directions.
+    where it was clicked. Ranks in the same strongly connected component are compared in
+    both directions.
     """
     shows = (counted.rank, counted.ranks + counted.pair)
     hit = counted.clicked > 0
@@ -166,14 +168,14 @@ def regression_em(
     expected share of examined impressions, and takes one Newton step of the logistic
     regression of expected attractions. Fisher scoring of the same likelihood runs
     first, because it needs a tenth of the passes. EM then checks convergence. Without
-    features, each pair has its own gamma; the estimator is then `pbm_mle`. The interval
-    is valid if the regression is well specified. Otherwise examination is biased by the
-    part of attraction that the features do not explain.
+    features, each pair has a free gamma, and the estimator is `pbm_mle`. The interval
+    is valid if the regression is well specified. In a misspecified regression, the part
+    of attraction that the features do not explain biases examination.
 
     Args:
         counted: The cells.
         features: (P, F) features of the pairs; an intercept is added.
-        tolerance: Stops when a pass changes no parameter by more than this.
+        tolerance: EM stops when a pass changes no parameter by more than this.
         iterations: Largest number of passes.
 
     Raises:
@@ -240,7 +242,7 @@ def squared(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 class Design(NamedTuple):
-    """Features (P, F) and an intercept, F + 1 columns, as float64 in blocks of rows.
+    """Features (P, F) with an intercept column, read as float64 in blocks of rows.
 
     >>> x = Design(np.array([[2.0], [3.0]], "float32"))
     >>> x.dot(np.array([10.0, 1.0])).tolist(), x.summed(np.ones(2)).tolist()
@@ -255,7 +257,7 @@ class Design(NamedTuple):
         return self.features.shape[1] + 1
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows that fit into a cache, and which they are."""
+        """Yields blocks of rows that fit into a cache, with their slices."""
         for start in range(0, len(self.features), ROWS):
             part = slice(start, start + ROWS)
             features = self.features[part]
@@ -264,11 +266,11 @@ class Design(NamedTuple):
             yield part, rows
 
     def dot(self, weight: np.ndarray) -> np.ndarray:
-        """X weight, for weights (F + 1,) or (F + 1, K)."""
+        """The product X weight, for weights (F + 1,) or (F + 1, K)."""
         return np.concatenate([rows @ weight for _, rows in self.blocks()])
 
     def summed(self, value: Any) -> np.ndarray:
-        """value' X, for values (P,) or (P, K) of the rows; these may be sparse."""
+        """The product value' X, for values (P,) or (P, K), which may be sparse."""
         parts = [value[part].T @ rows for part, rows in self.blocks()]
         return np.sum(parts, axis=0)
 
@@ -292,7 +294,7 @@ def _information(
 
 
 def _scored(counted: Cells, x: Design, state: np.ndarray) -> np.ndarray:
-    """Theta and weights by Fisher scoring from `state`; the likelihood never decreases.
+    """Fits theta and weights by Fisher scoring; the likelihood never decreases.
 
     A step is halved until the likelihood grows. Theta moves at most nine tenths of the
     way to 1, because EM could never leave 1.
@@ -340,7 +342,7 @@ def _scored(counted: Cells, x: Design, state: np.ndarray) -> np.ndarray:
 
 
 def checked(features: np.ndarray, rows: int) -> np.ndarray:
-    """(rows, F) checked features.
+    """Returns the features if they are finite and have the shape (rows, F).
 
     Raises:
         ValueError: The features are not finite, or have a wrong shape.

@@ -1,11 +1,11 @@
 """Classic click models by vectorised EM, with one interface.
 
-`MODELS[name].fit(log)` returns a frozen model. The model predicts clicks, either given
-the clicks above (`conditional`) or without them (`marginal`). It evaluates itself on a
-log (`log_likelihood`, `perplexity`). Each class has the same name as the behaviour in
-`simulators` that clicks by this model.
+`MODELS[name].fit(log)` returns a fitted, immutable model. The model predicts clicks,
+either given the clicks above (`conditional`) or without them (`marginal`). The methods
+`log_likelihood` and `perplexity` evaluate the model on a log. Each class has the same
+name as the behaviour in `simulators` that generates clicks by this model.
 
-The defaults are those with which perplexities of PBM, UBM and the baselines were
+The defaults are the settings with which perplexities of PBM, UBM and the baselines were
 published. EM makes 40 passes from .5. A pass updates all parameters at once, each to
 (expected successes + 1) / (expected trials + 2). Parameters without data stay at .5.
 The perplexity at a rank is 2^(-mean log2 P), given the clicks above. The score of a

@@ -28,7 +28,7 @@ class Parameter:
     error: np.ndarray
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends: sigmoid(logit value -+ z error).
+        """Confidence limits: sigmoid(logit(value) -+ z error).
 
         >>> low, high = Parameter(np.array(0.5), np.array(0.1)).interval()
         >>> round(float(low), 3), round(float(high), 3)
@@ -73,7 +73,7 @@ class ClickModel(ABC):
         return self.parameters[name].value
 
     def gather(self, name: str, log: ClickLog) -> np.ndarray:
-        """(S, L) a pair's parameter in each cell; .5 for unknown pairs."""
+        """(S, L) parameter of the pair in each cell; .5 for unknown pairs."""
         return np.append(self.value(name), UNKNOWN)[self.pairs.index(log)]
 
     def log_probability(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
@@ -94,8 +94,8 @@ class ClickModel(ABC):
     def perplexity(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
         """(L,) click perplexity 2^(-mean log2 P) over the sessions that show a rank.
 
-        1 is perfect, 2 is a fair coin. The score of a model is the mean over ranks.
-        Ranks without items are nan.
+        A perfect model has perplexity 1, and a fair coin has 2. The score of a model is
+        its mean perplexity over ranks. The perplexity is nan at ranks without items.
 
         Args:
             log: Sessions, usually held-out ones.
@@ -107,7 +107,7 @@ class ClickModel(ABC):
             return np.exp(-total / shown)
 
     def records(self, level: float = 0.95) -> list[dict[str, Any]]:
-        """One dict per estimate: parameter, pair or index, value, interval."""
+        """One dict per estimate: its parameter, pair or index, value and interval."""
         rows: list[dict[str, Any]] = []
         for name, parameter in self.parameters.items():
             low, high = parameter.interval(level)
@@ -136,6 +136,6 @@ def check(iterations: int, prior: tuple[float, float]) -> None:
 
 
 def logit_error(information: np.ndarray) -> np.ndarray:
-    """Standard errors of logits from their Fisher information; inf if it is 0."""
+    """Standard errors of logits from their Fisher information; inf without any."""
     with np.errstate(divide="ignore"):
         return 1 / np.sqrt(np.maximum(information, 0.0))

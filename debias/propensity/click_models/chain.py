@@ -1,9 +1,9 @@
 """Click models of users who read from the top: cascade, DCM, CCM, DBN, SDBN.
 
 A reader always examines rank 1, and clicks an examined item with probability a, the
-attraction of the item. After a click, the reader continues with probability phi; after
-an examined item without a click, with probability tau. Otherwise the reader leaves. The
-models differ in phi and tau:
+attraction of the item. After a click, the reader continues with probability phi. After
+an examined item without a click, the reader continues with probability tau. A reader
+who does not continue leaves the list. The models differ in phi and tau:
 
     cascade     phi 0                               tau 1
     DCM         phi lambda_k                        tau 1
@@ -13,12 +13,12 @@ models differ in phi and tau:
 
 The reader examined all items up to the last click. The only hidden variable is how far
 the reader went after the last click. A forward and a backward pass over the ranks,
-vectorised over sessions, compute the posterior of this variable. Gaps in a list are
-skipped.
+vectorised over sessions, compute the posterior of this variable. Padding within a list
+is skipped.
 
-Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM); Guo et al.,
-Click Chain Model in Web Search, WWW 2009 (CCM); Chapelle and Zhang, A Dynamic Bayesian
-Network Click Model for Web Search Ranking, WWW 2009 (DBN, SDBN).
+Sources: Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM); Guo
+et al., Click Chain Model in Web Search, WWW 2009 (CCM); Chapelle and Zhang, A Dynamic
+Bayesian Network Click Model for Web Search Ranking, WWW 2009 (DBN, SDBN).
 """
 
 from abc import abstractmethod
@@ -43,14 +43,14 @@ CHUNK = 8192  # sessions at once, so that ten ranks of float64 fit into the cach
 
 
 class Chunk(NamedTuple):
-    """Some sessions with ranks as the first axis: all (L, s) except `last`.
+    """Arrays of s sessions with ranks as the first axis, (L, s) except `last`.
 
     Attributes:
-        pair: int64, the number of pairs at padding.
+        pair: int64 number of each cell's pair; the number of pairs at padding.
         click: bool.
         shown: bool.
         more: bool, whether the list has an item further down.
-        final: bool, the session's last click.
+        final: bool, whether the cell has the session's last click.
         last: (s,) rank from 0 of the last click; -1 if the session has no click.
     """
 
@@ -75,7 +75,7 @@ class Sessions:
 
 
 def lay_out(log: ClickLog, known: Pairs) -> Sessions:
-    """Cuts a log into chunks, ranks first."""
+    """Cuts a log into chunks whose first axis is the rank."""
     index = known.index(log)
     chunks = []
     for start in range(0, log.sessions, CHUNK):
@@ -94,7 +94,7 @@ def lay_out(log: ClickLog, known: Pairs) -> Sessions:
 
 
 class Hidden(NamedTuple):
-    """Posterior probabilities of a session's reading, all (L, s).
+    """Posterior probabilities of what the reader examined, (L, s) each.
 
     Attributes:
         examined: P(examined | all clicks of the session).
@@ -118,7 +118,7 @@ def look_back(
 
     Args:
         part: The sessions.
-        attraction: (L, s), 0 at padding.
+        attraction: (L, s) attraction of the items, 0 at padding.
         phi: (L, s) P(continues | click).
         tau: (L, s) P(continues | examined, no click), 1 at padding.
     """
@@ -147,14 +147,14 @@ Counts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Scores(NamedTuple):
-    """Sums over sessions for N parameters that do not belong to pairs, and P pairs.
+    """Sums over sessions of products of scores, for P pairs and N other parameters.
 
     Attributes:
-        own: (P + 1,) squared scores, by name of a parameter of pairs; the last entry is
-            for padding.
-        cross: (N, P + 1) products of the scores of pairs and of the N parameters, by
-            name of a parameter of pairs.
-        joint: (N, N) products of the scores of two of the N parameters.
+        own: (P + 1,) sums of squared scores, by name of a pair parameter; the last
+            entry is for padding.
+        cross: (N, P + 1) sums of products of a pair's score and the score of one of the
+            N parameters, by name of a pair parameter.
+        joint: (N, N) sums of products of the scores of two of the N parameters.
     """
 
     own: dict[str, np.ndarray]
@@ -163,24 +163,25 @@ class Scores(NamedTuple):
 
 
 class Chain(ClickModel):
-    """Base of the models; subclasses give phi, tau and expected counts."""
+    """Base of the chain models; subclasses define phi, tau and expected counts."""
 
     @classmethod
     @abstractmethod
     def moves(
         cls, values: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray | float]:
-        """phi and tau from values, (L, s) for pairs and broadcast for others."""
+        """Computes phi and tau from parameter values, which are broadcast to (L, s)."""
 
     @classmethod
     @abstractmethod
     def expect(
         cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
     ) -> Counts:
-        """Expected successes and trials by parameter, without fixed parameters.
+        """Expected successes and trials, by name of the parameter.
 
         The shapes are (L, s) for a parameter of pairs, and (n, L, s) for n other
-        parameters.
+        parameters. If "attraction" is left out, its counts follow from clicks and
+        examination.
         """
 
     @classmethod
@@ -228,7 +229,7 @@ class Chain(ClickModel):
         prior: Prior,
         fixed: Sequence[str] = (),
     ) -> dict[str, np.ndarray]:
-        """One EM pass: (expected successes + n) / (expected trials + d)."""
+        """One EM pass; returns (successes + prior[0]) / (trials + prior[1])."""
         # E-step: successes and trials, summed by pair or by rank.
         totals: dict[str, np.ndarray] = {}
         for part in sessions:
@@ -279,10 +280,10 @@ class Chain(ClickModel):
         """Standard errors of logits from the empirical information.
 
         The score of a session is its expected successes minus value times trials
-        (Fisher's identity). The information is the sum of squared scores plus that of
-        the prior, prior[1] value (1 - value). Errors of pair parameters take all other
-        parameters as known. Errors of the rest are joint, with the pair parameters
-        projected out.
+        (Fisher's identity). The information is the sum of squared scores plus the
+        information of the prior, prior[1] value (1 - value). Errors of pair parameters
+        take all other parameters as known. Errors of the rest are joint, with the pair
+        parameters projected out.
         """
         rest = [n for n in values if n not in cls.of_pairs and n not in fixed]
         sums = cls._scores(sessions, values, rest)
@@ -386,10 +387,11 @@ def _add(total: np.ndarray, count: np.ndarray, pair: np.ndarray, by_pair: bool) 
 class Cascade(Chain):
     """Cascade model: the user reads from the top and leaves after the first click.
 
-    a_i = (clicks + n) / (impressions + d), counted down to the first click of each
-    session. In this model, clicks after the first click are impossible. The fit ignores
-    such clicks, and evaluation gives them the smallest allowed probability. Craswell et
-    al., An Experimental Comparison of Click Position-Bias Models, WSDM 2008.
+    The attraction of an item is (clicks + prior[0]) / (impressions + prior[1]), counted
+    down to the first click of each session. In this model, clicks after the first click
+    are impossible. The fit ignores such clicks, and evaluation gives them the smallest
+    allowed probability. Source: Craswell et al., An Experimental Comparison of Click
+    Position-Bias Models, WSDM 2008.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [0, 1]])
     >>> Cascade.fit(log).value("attraction").tolist()  # item 2: 0 of 1, item 4: 2 of 2
@@ -429,7 +431,8 @@ class Cascade(Chain):
 class DependentClick(Chain):
     """Dependent click model (DCM): continues with lambda_k after a click at rank k.
 
-    "continuation" (L,) is lambda; its value at the last rank is never observed.
+    The parameter "continuation" (L,) is lambda. A log contains no information about
+    lambda at the last rank.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> DependentClick.fit(log).value("continuation").shape
@@ -467,11 +470,12 @@ class DependentClick(Chain):
 
 
 class ClickChain(Chain):
-    """Click chain model (CCM): a click satisfies with the item's attraction.
+    """Click chain model (CCM): a click satisfies with the item's attraction a_i.
 
-    "continuation" (3,) holds the probabilities of continuing: t1 without a click, t2
-    after a click that did not satisfy, and t3 after a click that satisfied. Whether the
-    reader clicks and whether a click satisfies are independent.
+    The parameter "continuation" (3,) holds the probabilities of continuing: t1 without
+    a click, t2 after a click that did not satisfy, and t3 after a click that satisfied.
+    Given examination, clicking and being satisfied are independent events, each with
+    probability a_i.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> ClickChain.fit(log).value("continuation").shape
@@ -521,8 +525,9 @@ class ClickChain(Chain):
 class DynamicBayesian(Chain):
     """Dynamic Bayesian network (DBN): a click satisfies with probability s_i.
 
-    A satisfied reader leaves. "satisfaction" (P,) is s. "continuation" () is gamma, the
-    probability that an unsatisfied reader continues.
+    A satisfied reader leaves. The parameter "satisfaction" (P,) is s. The parameter
+    "continuation", a scalar, is gamma, the probability that an unsatisfied reader
+    continues.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(DynamicBayesian.fit(log, continuation=0.9).value("continuation"))
@@ -540,7 +545,7 @@ class DynamicBayesian(Chain):
         prior: Prior = PRIOR,
         continuation: float | None = None,
     ) -> Self:
-        """Estimates the model; a given `continuation` is held fixed."""
+        """Estimates the model; `continuation` is held fixed unless it is None."""
         if continuation is None:
             others = {"continuation": np.array(0.5)}
             return cls._estimate(log, others, iterations, prior)

@@ -1,4 +1,4 @@
-"""Click models with a product or a rate as click probability: PBM, UBM, baselines."""
+"""Click models whose click probability is a product or a rate: PBM, UBM, CTRs."""
 
 from typing import Self
 
@@ -119,8 +119,9 @@ def product_errors(
     """Standard errors of logit gamma (P,) and logit theta (T,) for p = theta gamma.
 
     The errors come from the inverse of the joint expected information, to which the
-    information of the prior is added. Only products theta gamma are observed, so the
-    first theta is held fixed: its error is 0, and the other errors are relative to it.
+    information of the prior is added. Only products theta gamma are observed. So the
+    first theta is held fixed with error 0, and the other errors are relative to the
+    first theta.
     """
     p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
     weight = counted.shown * p / (1 - p)  # information on the log scale
@@ -158,7 +159,7 @@ def _parameters(
 
 
 class PositionBased(_Rate):
-    """Position-based model (PBM): P = theta_k gamma_i.
+    """Position-based model (PBM): P(click) = theta_k gamma_i.
 
     EM uses `debias.propensity.pbm_maximum.pbm_step`. EM starts at .5 and updates all
     parameters at once. EM reads only counts by (pair, rank), so repeated sessions take
@@ -184,7 +185,7 @@ class PositionBased(_Rate):
 
 
 def last_click(log: ClickLog) -> np.ndarray:
-    """(S, L) int64 rank (from 1) of the last click above each cell, 0 without a click.
+    """(S, L) int64 rank, from 1, of the last click above each cell, or 0.
 
     >>> last_click(ClickLog([0], [[1, 2, 3, 4]], [[0, 1, 0, 1]])).tolist()
     [[0, 0, 2, 2]]
@@ -198,8 +199,9 @@ def last_click(log: ClickLog) -> np.ndarray:
 def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     """Counts by (pair, rank, last click above).
 
-    Ranks are replaced by L (L + 1) / 2 combinations of a rank k, from 0, and k' <= k.
-    The number of a combination is k (k + 1) / 2 + k'.
+    Instead of a rank, a cell has one of L (L + 1) / 2 combinations of its rank k, from
+    0, and the result k' <= k of `last_click`. The number of a combination is k (k + 1)
+    / 2 + k'.
     """
     size = log.list_size
     combinations = size * (size + 1) // 2
@@ -221,12 +223,13 @@ def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
 class UserBrowsing(ClickModel):
     """User browsing model (UBM): P(click at k | clicks above) = theta_{k,k'} gamma_i.
 
-    k' is the rank of the last click above k, 0 without a click. Dupret and Piwowarski,
-    A User Browsing Model to Predict Search Engine Click Data from Past Observations,
-    SIGIR 2008. EM is the same as for the position-based model, with (k, k') instead of
-    k.
+    Here k' is the rank of the last click above rank k, or 0 without a click. Source:
+    Dupret and Piwowarski, A User Browsing Model to Predict Search Engine Click Data
+    from Past Observations, SIGIR 2008. EM is the same as for the position-based model,
+    with (k, k') instead of k.
 
-    "examination" has shape (L, L), theta[k - 1, k'], nan where k' >= k.
+    The parameter "examination" has shape (L, L). Its entry [k - 1, k'] is theta_{k,k'},
+    or nan if k' >= k.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
     >>> UserBrowsing.fit(log).conditional(log).shape
@@ -243,7 +246,7 @@ class UserBrowsing(ClickModel):
         prior: Prior = PRIOR,
         with_errors: bool = True,
     ) -> Self:
-        """Estimates the model. Time for errors grows with the cube of L (L + 1) / 2."""
+        """Estimates the model. Standard errors take time of order (L (L + 1) / 2)^3."""
         check(iterations, prior)
         known = pairs(log)
         counted = ubm_cells(log, known)

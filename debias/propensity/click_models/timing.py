@@ -26,11 +26,11 @@ CHAINS: dict[str, type[Chain]] = {
 
 
 def prepared_pass(log: ClickLog, name: str) -> Callable[[], Any]:
-    """An EM pass over a log that is already counted or laid out.
+    """Prepares a log, and returns a function that runs one EM pass over it.
 
     Args:
         log: The log.
-        name: "pbm", "ubm", "dcm", "ccm", "dbn" or "sdbn".
+        name: Name of the model, "pbm", "ubm", "dcm", "ccm", "dbn" or "sdbn".
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
     >>> gamma, theta = prepared_pass(log, "pbm")()
