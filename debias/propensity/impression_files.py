@@ -32,7 +32,7 @@ def write_impressions(
     queries: Sequence[Any] | np.ndarray | None = None,
     correction: str = "weight",
 ) -> None:
-    """Writes the rows and their features atomically.
+    """Writes impressions and the features of their items atomically.
 
     | name | form |
     |---|---|
@@ -40,29 +40,32 @@ def write_impressions(
     | NAME.tfrecord | lists for TensorFlow Ranking (ELWC) |
     | NAME, no ending | a new folder of text files: `rows.txt` and files beside it |
 
-    In a table, categories are text, which data frames read as categories. In the other
-    formats, categories are codes. `features.json` in the folder, or NAME.features.json
-    beside a .tfrecord with codes, holds the names of the columns and the meaning of the
-    codes.
+    In a Parquet file, categorical features are text, which data frames read as
+    categories. In the other formats, categorical features are integer codes. The names
+    of the columns and the meaning of the codes are in `features.json` in the folder, or
+    in NAME.features.json beside a .tfrecord file with codes.
 
     LightGBM automatically reads `rows.txt.query`, and also `rows.txt.weight`,
     `.position` or `.init`. LightGBM applies every such file that exists, so only the
     file for `correction` is written. XGBoost reads the groups from the `qid:` of each
-    row. Pass the values in `.weight` (one per group) or `.base_margin` to
-    `DMatrix.set_weight` or `set_base_margin`.
+    row. For XGBoost, pass the values in `rows.txt.weight` (one per group) to
+    `DMatrix.set_weight`, or the values in `rows.txt.base_margin` to
+    `DMatrix.set_base_margin`.
 
     Args:
         found: Result of `impressions`.
         path: File or folder to write.
-        library: "lightgbm", "xgboost" or "tfr".
+        library: "lightgbm", "xgboost" or "tfr" (TensorFlow Ranking).
         data: Features of the items.
-        items: (items,) ids of the items in the source log; None for their indices.
-        queries: (queries,) ids of the queries; None for their indices.
-        correction: "weight", "position" or "init_score".
+        items: (items,) ids of the items in the source log; None writes item numbers.
+        queries: (queries,) ids of the queries; None writes query numbers.
+        correction: Correction in text files: "weight", "position" or "init_score". The
+            other formats hold several corrections.
 
     Raises:
-        ValueError: The library or the correction is unknown; library, correction and
-            file name do not fit together; or a feature has the name of another column.
+        ValueError: The library or the correction is unknown; the library does not
+            support the correction or the ending of the name; or a feature has the name
+            of another column.
     """
     path = Path(path)
     if library not in LIBRARIES:
@@ -82,7 +85,7 @@ def write_impressions(
         )
     elif library == "xgboost" and correction == "position":
         raise ValueError(
-            "xgboost takes no positions: correction must be weight or init_score, or "
+            "xgboost has no position correction: choose weight or init_score, or "
             "train with lambdarank_unbiased on the rows as they are"
         )
     else:
@@ -173,8 +176,8 @@ def _write_rows(
 ) -> None:
     """Writes the rows of some impressions.
 
-    A value that a row lacks is 0 to LightGBM, which reads nan as missing, and missing
-    to XGBoost, which cannot read nan.
+    LightGBM reads an absent value as 0, and nan as missing. XGBoost reads an absent
+    value as missing, and cannot read nan.
     """
     rows = zip(part.label, part.item, part.group, strict=True)
     for label, item, group in rows:
@@ -193,7 +196,7 @@ def _write_lists(
 ) -> None:
     """Writes one ExampleListWithContext per session, with its query and items.
 
-    Missing values are left out, so the reader puts its default in their place.
+    Missing values are left out, so the reader inserts its default value.
     """
     import tensorflow as tf
     from tensorflow_serving.apis import input_pb2

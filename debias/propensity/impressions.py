@@ -29,16 +29,17 @@ class Impressions:
 
     Attributes:
         group: (R,) int64 number of the session from 0; its rows are consecutive.
-        query, item: (R,) int64 numbers in the log.
+        query, item: (R,) int64 number of the query, and of the item, in the log.
         position: (R,) int64 rank from 1.
-        label: (R,) int64, 1 for a click.
+        label: (R,) int64, 1 for a click, else 0.
         weight: (R,) float64: min(clip, 1 / examination) for a click, else 1.
-            Examination is 1 where it is highest.
-        init_score: (R,) float64 logit of the click probability of the mean item at this
-            place.
+            Examination is scaled to at most 1.
+        init_score: (R,) float64 logit of the click probability of an item with mean
+            attraction at this place.
         clip: Largest weight.
-        effective: Effective number of clicks, (sum w)^2 / sum w^2.
-        unclipped: Effective number of clicks without a clip.
+        effective: Effective number of clicks, (sum w)^2 / sum w^2, where w are the
+            weights of clicks.
+        unclipped: Effective number of clicks with unclipped weights.
         clicks: Number of clicks.
         left_out: Share of impressions at places with unknown examination, which are
             left out.
@@ -62,14 +63,14 @@ class Impressions:
 
     @property
     def group_sizes(self) -> np.ndarray:
-        """(G,) int64 number of rows per session, for rankers of trees."""
+        """(G,) int64 number of rows per session, for tree rankers."""
         return np.bincount(self.group)
 
     @property
     def group_weight(self) -> np.ndarray:
         """(G,) float64 weight of each session, for XGBoost's ranking.
 
-        The weight of a session is the mean weight of its clicks, and 1 without clicks.
+        The weight of a session is the mean weight of its clicks, or 1 without clicks.
         """
         clicks = np.bincount(self.group, self.label)
         total = np.bincount(self.group, self.weight * self.label)
@@ -98,7 +99,7 @@ class Impressions:
         )
 
     def pieces(self, rows: int) -> "Iterator[Impressions]":
-        """Yields parts of about this many rows, without splitting a session."""
+        """Yields parts of about `rows` rows, without splitting a session."""
         ends = np.flatnonzero(np.diff(self.group, append=-1)) + 1
         start = 0
         while start < len(self):
@@ -119,14 +120,14 @@ def impressions(
     names: Labels | None = None,
     clip: float | None = None,
 ) -> Impressions:
-    """The shown items of a log with inverse propensity weights.
+    """Lists the shown items of a log, with inverse propensity weights.
 
     Args:
         log: The click log.
-        propensities: Examination of its places. Impressions at places with unknown
-            examination are left out.
-        names: Labels of the codes 1, 2, ..., by column, with the names that the
-            propensities use.
+        propensities: Examination of the log's places. Impressions at places with
+            unknown examination are left out.
+        names: Labels of the codes 1, 2 and so on, by column of the log. The
+            propensities must use the same labels.
         clip: Largest weight, at least 1; None uses `choose_clip`.
 
     Raises:
@@ -149,7 +150,7 @@ def impressions(
     known = (place >= 0) & np.isfinite(theta)
     if not (known & log.click).any():
         raise ValueError(
-            "no click is at a rank of known examination: give propensities of "
+            "no click is at a rank with known examination: give propensities of "
             "these ranks. If the log identifies none, `debias plan` says which "
             "ranks to exchange"
         )
@@ -177,19 +178,20 @@ def impressions(
 
 
 def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
-    """The largest clip that keeps a given effective share of the weights.
+    """Finds the largest clip that leaves the weights a given effective share.
 
-    A lower clip adds bias and reduces variance. The effective number of the weights
-    min(w, clip) is (sum w)^2 / sum w^2; it falls as the clip rises. If the effective
-    number is large enough without a clip, the largest weight is returned.
+    A lower clip adds bias and reduces variance. The effective number of the clipped
+    weights v = min(w, clip) is (sum v)^2 / sum v^2. The effective number falls as the
+    clip rises. If the effective number is large enough without a clip, the largest
+    weight is returned.
 
     Args:
-        weights: At least one weight; all above 0.
+        weights: Weights above 0, at least one.
         share: Required effective number divided by the number of weights, in (0, 1].
 
     Raises:
-        ValueError: A weight is not finite and above 0, there is no weight, or `share`
-            is out of range.
+        ValueError: There is no weight, a weight is not a finite number above 0, or
+            `share` is out of range.
 
     >>> choose_clip(np.array([1.0, 2.0, 4.0]))
     4.0
@@ -200,7 +202,7 @@ def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
     """
     w = np.sort(np.asarray(weights, float).ravel())
     if not w.size or not (w > 0).all() or not np.isfinite(w).all():
-        raise ValueError("weights must be above 0 and finite, at least one")
+        raise ValueError("weights must be above 0 and finite, and not empty")
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
     wanted = share * len(w)

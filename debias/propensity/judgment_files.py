@@ -31,20 +31,26 @@ def write_judgments(
 ) -> None:
     """Writes judgments atomically to a file.
 
+    The formats are:
+
+    - "letor": one line per pair, `grade qid:N 1:VALUE ... # item query`, with the
+      features of `data`. Pairs are in random order within a query. Without `data`, the
+      file is a judgment list of Elasticsearch LTR, with the best item of a query first.
+    - "srw": the request body that imports judgments into OpenSearch's Search Relevance
+      Workbench.
+    - "csv": a table with all numbers. The ending of the name chooses CSV, Parquet or
+      JSON.
+
     Args:
         found: Result of `judge`.
         path: File to write.
-        format: "letor": a line per pair, `grade qid:N 1:VALUE ... # item query`, with
-            the features of `data`, in random order within a query; without features,
-            the file is the judgment list of Elasticsearch LTR, with the best item
-            first. "srw": the request body that imports judgments into OpenSearch's
-            Search Relevance Workbench. "csv": all numbers, as CSV, Parquet or JSON by
-            the ending of the name.
-        items: (items,) ids of the items in the source log; None for their indices.
-        queries: (queries,) ids of the queries; None for their indices.
+        format: "letor", "srw" or "csv".
+        items: (items,) ids of the items in the source log; None writes item numbers.
+        queries: (queries,) ids of the queries; None writes query numbers.
         data: Features of the items, for "letor".
-        graded: Whether ratings are grades from 0 to 4, and whether a table includes
-            grades. "letor" always has grades.
+        graded: Whether the ratings of "srw" are grades from 0 to 4 instead of
+            attraction, and whether the table of "csv" has a column of grades. "letor"
+            always has grades.
         name: Name of the judgments in the workbench.
 
     Raises:
@@ -82,11 +88,11 @@ def workbench(
     graded: bool = False,
     name: str = "debias",
 ) -> dict[str, Any]:
-    """The body of PUT _plugins/_search_relevance/judgments of OpenSearch.
+    """The request body for OpenSearch's PUT _plugins/_search_relevance/judgments.
 
     Args:
         found: Result of `judge`.
-        item, query: (P,) ids of each pair.
+        item, query: (P,) item ids and query ids of the pairs.
         graded: Whether ratings are grades; if not, ratings are attraction.
         name: Name of the judgments.
 
@@ -142,7 +148,7 @@ def _letor(
 
 
 def _check_numbers(data: RankingData) -> None:
-    """Raises ValueError unless all features are numbers and there."""
+    """Raises ValueError if a feature holds categories or has missing values."""
     place = starts(data.kinds or ())
     for each in data.kinds or ():
         fault = ""
@@ -152,7 +158,7 @@ def _check_numbers(data: RankingData) -> None:
             fault = "is sometimes missing"
         if fault:
             raise ValueError(
-                f"a LETOR file holds numbers alone, but the feature {each.name} "
+                f"a LETOR file holds only numbers, but the feature {each.name} "
                 f"{fault}: leave it out of features=NAMES, or write the format csv "
                 "and join the features by query and item"
             )

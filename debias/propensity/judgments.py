@@ -1,10 +1,10 @@
 """Judgments from clicks: the debiased attraction of each item for each query.
 
-P(click on pair i at place k) = theta_k gamma_i, with theta known and 1 at rank 1. So
-gamma_i is the click probability of pair i at rank 1. The prior of gamma_i depends on
-the query and on how the log showed the item; it is fitted to the log (empirical Bayes).
-If a pair has many impressions, its clicks dominate the posterior. If it has few
-impressions, the prior dominates.
+P(click on pair i at place k) = theta_k gamma_i, where examination theta_k is known, and
+1 at rank 1. So gamma_i is the click probability of pair i at rank 1. The prior of
+gamma_i depends on the query and on how the log showed the item; it is fitted to the log
+(empirical Bayes). If a pair has many impressions, its clicks dominate the posterior. If
+a pair has few impressions, the prior dominates.
 """
 
 from dataclasses import dataclass
@@ -35,18 +35,19 @@ class Judgments:
     """P (query, item) pairs, sorted by query and decreasing attraction.
 
     Attributes:
-        query, item: (P,) int64 numbers in the log.
+        query, item: (P,) int64 number of the query, and of the item, in the log.
         attraction: (P,) float64 posterior mean of the click probability at rank 1.
-        standard_error: (P,) float64 from the posterior and the errors of the
-            propensities. The propensities of all places of a pair are assumed to err
-            together, so the standard error is an upper bound.
+        standard_error: (P,) float64 standard error of attraction, from the posterior
+            and the errors of the propensities. The propensities of all places of a pair
+            are assumed to err together, so the standard error is an upper bound.
         low, high: (P,) float64 limits of the shortest interval with the posterior
             probability `level`, widened by the errors of the propensities.
-        impressions, clicks: (P,) int64; 0 for pairs that were never shown.
+        impressions, clicks: (P,) int64 counts; 0 for pairs that were never shown.
         coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
-            Search engines use COEC; it confounds rank and relevance.
+            COEC is usual in search engines, but confounds rank and relevance.
         ctr: (P,) float64 clicks over impressions.
-        prior: "normal" or "beta", the shape with the higher likelihood.
+        prior: Shape of the prior, "normal" or "beta"; the shape with the higher
+            likelihood is chosen.
         spread: Spread of the prior: s on the logit scale, or phi^-1/2 of Beta(phi mu,
             phi (1 - mu)).
         left_out: Share of impressions at places with unknown examination.
@@ -70,12 +71,12 @@ class Judgments:
         return len(self.item)
 
     def grades(self, highest: int = GRADES) -> np.ndarray:
-        """(P,) int64 grades from 0 to `highest`, with a gain linear in attraction.
+        """(P,) int64 grades from 0 to `highest`, with NDCG gains linear in attraction.
 
-        grade = log2(1 + (2^highest - 1) a), rounded. Here a is attraction, scaled so
-        that the 1% quantile is 0 and the 99% quantile is 1. NDCG's gain 2^grade - 1 is
-        then linear in attraction. If all pairs have equal attraction, all get the
-        highest grade.
+        The grade is log2(1 + (2^highest - 1) a), rounded. Here a is attraction, scaled
+        so that its 1% quantile is 0 and its 99% quantile is 1, and clipped to [0, 1].
+        NDCG's gain 2^grade - 1 is then linear in attraction. If all pairs have equal
+        attraction, all get the highest grade.
 
         >>> log = ClickLog([0] * 40, [[0, 1]] * 40, [[1, 0], [1, 1]] * 20)
         >>> judge(log, Propensities.of([1.0, 0.5])).grades().tolist()
@@ -89,10 +90,10 @@ class Judgments:
         return np.round(np.log2(1 + (2.0**highest - 1) * share)).astype(np.int64)
 
     def shuffled(self, seed: int = 0) -> np.ndarray:
-        """(P,) int64 rows by query, in random order within each query.
+        """(P,) int64 order of the rows: by query, and random within each query.
 
-        Tree learners break ties of scores by the order of the rows. If rows are in
-        decreasing attraction, metrics are too high while scores tie, and training stops
+        Tree learners break ties of scores by the order of the rows. If rows are sorted
+        by attraction, metrics are too high as long as scores tie, and training stops
         too early.
         """
         order = np.random.default_rng(seed).permutation(len(self))
@@ -119,30 +120,32 @@ def judge(
 ) -> Judgments:
     """Estimates the attraction of every pair in a log by empirical Bayes.
 
-    The posterior of gamma_i is proportional to its prior times
-    prod_k (theta_k gamma_i)^c_ik (1 - theta_k gamma_i)^(n_ik - c_ik). The prior is
-    logistic normal or Beta; the shape with the higher likelihood is chosen. The centre
-    of the prior is m_i = d_i w + u, where u is an effect of the query. d_i has two
-    covariates, both as logarithms: the share of the query's sessions that showed the
-    item, and the mean rank of the item. These covariates matter because a good policy
-    shows good items often and high. With `scores`, d_i are the scores. The coefficients
-    w, the spread of u and the spread of the prior maximise the marginal likelihood of
-    the log; see `debias.propensity.attraction`.
+    The posterior of gamma_i is proportional to its prior times prod_k (theta_k
+    gamma_i)^c_ik (1 - theta_k gamma_i)^(n_ik - c_ik). Here n_ik and c_ik are the
+    impressions and clicks of pair i at place k. The prior is logistic normal or Beta;
+    the shape with the higher likelihood is chosen. The centre of the prior is m_i = d_i
+    w + u, where u is an effect of the query. The covariates d_i are the log share of
+    the query's sessions that showed the item, and the mean log rank of the item. These
+    covariates matter because a good policy shows good items often and high. If `scores`
+    are given, d_i is the score of the item instead. The coefficients w, the spread of u
+    and the spread of the prior maximise the marginal likelihood of the log; see
+    `debias.propensity.attraction`.
 
     Args:
         log: The click log.
-        propensities: Examination of its places. Impressions at places with unknown
-            examination are left out.
-        names: Labels of the codes 1, 2, ..., by column, as in the propensities.
+        propensities: Examination of the log's places. Impressions at places with
+            unknown examination are left out.
+        names: Labels of the codes 1, 2 and so on, by column of the log. The
+            propensities must use the same labels.
         scores: (items,) scores of a ranker. Attractions are shrunk towards their
             predictions from the scores. With `offsets`, pairs that were never shown get
-            their prediction.
-        offsets: (queries + 1,) of the ranking data, to judge all items of the log's
-            queries.
+            the prediction from their score.
+        offsets: (queries + 1,) offsets of the ranking data. With `scores` and
+            `offsets`, all items of the log's queries are judged.
         fresh: (S,) bool, sessions that were not used to train the scores. The prior is
-            fitted to these sessions, so that its spread includes the error of the
-            scores on new clicks. None means all sessions. If these sessions have fewer
-            than 20 clicks, all sessions are used.
+            fitted to the fresh sessions, so that its spread includes the error of the
+            scores on new clicks. All sessions are used if `fresh` is None, or if the
+            fresh sessions have fewer than 20 clicks.
         level: Confidence level of the intervals.
 
     Raises:
@@ -164,7 +167,7 @@ def judge(
     known = place >= 0
     if not (known & log.click).any():
         raise ValueError(
-            "no click is at a rank of known examination: give propensities of "
+            "no click is at a rank with known examination: give propensities of "
             "these ranks. If the log identifies none, `debias plan` says which "
             "ranks to exchange"
         )
@@ -225,9 +228,10 @@ def _enough(log: ClickLog, place: np.ndarray, fresh: np.ndarray) -> bool:
 def _shown(log: ClickLog, query: np.ndarray) -> np.ndarray:
     """(P, 3) features of how a log showed its pairs.
 
-    They are 1, the log share of the query's sessions, and the mean log rank, both
-    standardised. With few impressions, the mean log rank is shrunk towards that of all
-    pairs. A policy that knows the items shows good ones often and high.
+    The features are 1, the log share of the query's sessions, and the mean log rank.
+    The last two are standardised. With few impressions, the mean log rank is shrunk
+    towards the mean of all pairs. A policy that knows the items shows good items often
+    and high.
     """
     counted = cells(log)
     shown = counted.by_pair(counted.shown)
@@ -243,7 +247,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 
 
 def _standard(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """(items, 2) 1 and the scores, scaled by mean and spread of the shown items."""
+    """(items, 2) 1, and the scores scaled by mean and spread of the shown items."""
     values = np.asarray(scores, float)
     if values.ndim != 1 or len(values) <= item.max():
         raise ValueError(
@@ -281,7 +285,7 @@ def _counts(log: ClickLog) -> dict[str, Any]:
 def _unseen(
     query: np.ndarray, item: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Query and number of never shown items of the log's queries."""
+    """Query and number of the items of the log's queries that were never shown."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     kept = np.isin(owner, query)
     kept[item] = False

@@ -1,29 +1,30 @@
-"""Merging of places, so that ranks without shared items share a bias."""
+"""Merging of places: ranks without shared items get a common bias."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
-    """(K + 1,) int64: for each place, the place whose bias it shares.
+    """Finds for each place the place whose bias it uses.
 
     If no chain of items links two components of ranks, their biases differ by an
-    unknown constant. Merging starts with the largest component. The nearest place of
-    another component gets the bias of its nearest neighbour in a linked component. So
-    the other component is linked too. Merging repeats this step until all components
-    are linked. In each component, only one place is merged; all other places keep their
-    own biases. Merging replaces an intervention by the assumption that two places have
-    equal bias. Ties are broken in favour of smaller places. Entry 0, for padding, is 0.
+    unknown constant. Merging starts with the largest component. The place of another
+    component that is nearest to a linked place gets the bias of this linked place. This
+    step links the component of the place. Merging repeats this step until all
+    components are linked. In each further component, only one place is merged; all
+    other places keep their own biases. Merging replaces an intervention by the
+    assumption that two places have equal bias. Ties are broken in favour of places with
+    smaller numbers. Entry 0, for padding, is 0.
 
     Args:
-        component: (K,) number of each place's component, see
+        component: (K,) number of each place's component; see
             `debias.diagnosis.identifiability.Connectivity`. Places with a negative
             number show no items and are not merged.
         features: (K, F) or (K,) features of the places, for Euclidean distances; None
             uses the number of the place.
 
     Returns:
-        The value for the argument `merge` of `debias.layers.BiasTower`.
+        (K + 1,) int64, for the argument `merge` of `debias.layers.BiasTower`.
 
     Raises:
         ValueError: `component` is not (K,) ints, or `features` does not have K finite

@@ -1,4 +1,4 @@
-"""Off-policy estimates: the clicks of another ranking, from a log of this one.
+"""Off-policy estimates of the clicks that another ranking policy would get.
 
 `cascade_ips` uses propensities of the logging policy, and `examination_ips` uses
 examination by rank. `debias.propensity.slates` has estimators with further inputs:
@@ -28,15 +28,19 @@ class OffPolicy(NamedTuple):
         estimator: Name of the estimator.
         value: Estimated clicks per session, with the normal interval `low` to `high`.
         logged: Clicks per session in the log.
-        gain: `value` - `logged`, with the interval of the paired difference.
-        effective: Effective number of sessions, (sum w)^2 / sum w^2, at the rank where
-            it is smallest.
+        gain: `value` - `logged`, with the interval `gain_low` to `gain_high` of the
+            paired difference.
+        effective: Effective sample size, (sum w)^2 / sum w^2. The cascade estimators
+            count sessions, at the rank where the effective number is smallest. The
+            pseudo-inverse estimator counts sessions, and the other estimators count
+            clicks.
         clipped: Share of clipped weights. Clipping biases the estimate towards the
             logging policy.
         clip: Largest weight.
-        unclipped: `value` without a clip.
+        unclipped: Estimated clicks per session without a clip.
         unsupported: Share of the other policy's placements that the log never shows.
-            The estimate assumes that these placements get no clicks. 0 if unknown.
+            The estimate assumes that these placements get no clicks. The share is 0 if
+            unknown.
     """
 
     estimator: str
@@ -60,14 +64,15 @@ def plackett_luce(
     """(S, L) probability that a Plackett-Luce policy puts each item at its rank.
 
     P(item at rank k | items above) = w_i / sum of w over the query's remaining items,
-    where w_i = exp(z_i / temperature). z is the score, centred within its query and
-    divided by the standard deviation of all scores. The result is 1 at padding.
+    where w_i = exp(z_i / temperature). Here z is the score, centred within its query
+    and divided by the standard deviation of all centred scores. The result is 1 at
+    padding.
 
     Args:
         log: The shown lists.
         data: All items of the queries, which are the candidates.
-        scores: (items,).
-        temperature: Above 0. Near 0, the policy sorts by score.
+        scores: (items,) scores of the policy.
+        temperature: Number above 0. Near 0, the policy sorts by score.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> log = ClickLog([0], [[1, 0]], [[1, 0]])
@@ -88,7 +93,7 @@ def plackett_luce(
 def item_weights(
     data: RankingData, scores: ArrayLike, temperature: float
 ) -> np.ndarray:
-    """(items,) w_i of `plackett_luce`, 1 for the best item of each query.
+    """(items,) weights w_i of `plackett_luce`, 1 for the best item of each query.
 
     Raises:
         ValueError: The temperature is not above 0, or `scores` does not have one finite
@@ -117,25 +122,26 @@ def cascade_ips(
     confidence: float = 0.95,
     normalised: bool = True,
 ) -> OffPolicy:
-    """Clicks per session of another policy, by propensities of the logging policy.
+    """Estimates clicks per session of another policy from logging propensities.
 
-    Weight of session s at rank k: w_sk = min(clip, prod_{j<=k} chance_sj / p_sj), where
-    p is the log's `logging_propensity`. The value is sum_k (sum_s w_sk c_sk / sum_s
-    w_sk). The estimate is self-normalised at each rank. A self-normalised estimate is
-    consistent (except for clipping) if a click does not depend on lower ranks. Without
-    normalisation, the estimate is sum_k sum_s w_sk c_sk / S. This estimate is unbiased
-    (except for clipping), has more variance, and equals the IPW of other libraries.
-    Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations with
-    Sequential Reward Interactions, KDD 2020. The interval is normal, by the delta
-    method. The interval treats queries as independent units if the log has at least 20
-    queries, else sessions.
+    The weight of session s at rank k is w_sk = min(clip, prod_{j<=k} chance_sj / p_sj),
+    where p is the log's `logging_propensity`. With clicks c_sk, the estimate is sum_k
+    (sum_s w_sk c_sk / sum_s w_sk), which is self-normalised at each rank. A
+    self-normalised estimate is consistent (except for clipping) if a click does not
+    depend on lower ranks. Without normalisation, the estimate is sum_k sum_s w_sk c_sk
+    / S. The estimate without normalisation is unbiased (except for clipping), has more
+    variance, and equals the IPW of other libraries. Source: McInerney et al.,
+    Counterfactual Evaluation of Slate Recommendations with Sequential Reward
+    Interactions, KDD 2020. The interval is normal, by the delta method. The interval
+    treats queries as independent if the log has at least 20 queries, and sessions as
+    independent otherwise.
 
     Args:
         log: A log with `logging_propensity`.
-        chance: (S, L) probability that the other policy puts the item there, given the
-            items above.
-        clip: Largest weight. None chooses the largest clip for which, at all ranks, the
-            effective number of sessions is at least a tenth; see
+        chance: (S, L) probability that the other policy puts the shown item at its
+            rank, given the items above.
+        clip: Largest weight. None chooses the largest clip at which the effective
+            number of all weights is at least a tenth of their number; see
             `debias.propensity.choose_clip`.
         confidence: Confidence level of the intervals.
         normalised: Whether to divide by the sum of weights instead of the number of
@@ -156,7 +162,7 @@ def cascade_ips(
     if (log.logging_propensity[log.mask] == 1).all():
         raise ValueError(
             "every logging_propensity is 1: the log of a deterministic policy cannot "
-            "evaluate another one"
+            "evaluate another policy"
         )
     check_options(clip, confidence)
     chance = checked_chance(chance, log)
@@ -169,7 +175,7 @@ def cascade_ips(
     if not (total > 0).all():
         rank = int(np.argmin(total > 0)) + 1
         raise ValueError(
-            f"the other policy never shows what the log shows down to rank {rank}: "
+            f"the other policy never shows the logged items down to rank {rank}: "
             "give it a higher temperature"
         )
     if normalised:
@@ -207,21 +213,23 @@ def examination_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks per session if each list is sorted by score, by examination of ranks.
+    """Estimates clicks per session for lists sorted by score, from examination.
 
-    value = mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). The estimate is
+    The estimate is mean_s sum_i c_si min(clip, theta_new(i) / theta_shown(i)). Here
+    c_si is the click on item i in session s. The values theta_shown(i) and theta_new(i)
+    are the examination of the item's rank in the log and after sorting. The estimate is
     unbiased (except for clipping) if clicks follow the position-based model with this
     examination. Source: Joachims et al., Unbiased Learning-to-Rank with Biased
     Feedback, WSDM 2017. The interval is normal. The interval treats queries as
-    independent units if the log has at least 20 queries, else sessions. Items with
-    equal scores keep the logged order.
+    independent if the log has at least 20 queries, and sessions as independent
+    otherwise. Items with equal scores keep the logged order.
 
     Args:
         log: The click log.
         scores: (items,).
-        examination: (L,) in (0, 1]. Only ratios matter, so divide estimates relative to
-            rank 1 by their largest value.
-        clip: Largest weight. None chooses the largest clip for which the effective
+        examination: (L,) examination by rank, in (0, 1]. Only ratios matter, so divide
+            estimates that exceed 1 by their largest value.
+        clip: Largest weight. None chooses the largest clip at which the effective
             number of clicks is at least a tenth of their number.
         confidence: Confidence level of the intervals.
 
@@ -273,7 +281,7 @@ def checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
     if wrong.size:
         raise ValueError(
             f"examination must be in (0, 1], got {theta[wrong[0]]:g} at rank "
-            f"{wrong[0] + 1}; only ratios count, so divide by the largest"
+            f"{wrong[0] + 1}; only ratios matter, so divide by the largest"
         )
     return theta
 

@@ -1,8 +1,8 @@
 """A table of propensities: the estimated examination of each place.
 
-A place is a rank, or a rank combined with a context such as a device, or with a
-presentation column such as a badge. `debias propensities` writes the table. Judgments,
-weights of impressions and corrected rankers read it.
+A place is a rank, or a combination of a rank with labels of other columns, such as a
+device or a badge. `debias propensities` writes the table. The commands for judgments,
+impression weights and corrected rankers read it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,17 @@ class Propensities:
     """Examination of R places relative to rank 1, with intervals and verdicts.
 
     Attributes:
-        rank: (R,) int64 from 1.
+        rank: (R,) int64 rank from 1.
         examination: (R,) float64, 1 at rank 1; nan if the log does not identify it.
         low, high: (R,) float64 limits of the interval; nan without an interval.
         standard_error: (R,) float64 standard error of the examination.
         n: (R,) int64 impressions used for the estimate.
         method: (R,) name of the estimator.
-        verdict: (R,) in words; "identified" if there is no problem.
-        by: Other columns that distinguish places, from name to (R,) labels.
-        trust: (R,) click probability of an item with attraction 0, beta in P(click) =
-            beta + examination * attraction; None means 0.
+        verdict: (R,) verdict in words; "identified" if there is no problem.
+        by: (R,) labels of further columns that distinguish places, by name of the
+            column.
+        trust: (R,) trust bias beta, the click probability of an item with attraction 0:
+            P(click) = beta + examination * attraction. None means 0.
         why: Reason why the estimator was chosen.
         notes: Further notes for the user.
     """
@@ -69,7 +70,7 @@ class Propensities:
     def of(
         cls, examination: Sequence[float] | np.ndarray, trust: Any = None
     ) -> "Propensities":
-        """Known propensities, one per rank.
+        """Makes a table of known propensities, one per rank.
 
         >>> Propensities.of([1.0, 0.5]).verdict.tolist()
         ['given', 'given']
@@ -120,7 +121,7 @@ class Propensities:
         )
 
     def write(self, path: str | Path) -> None:
-        """Writes Parquet, CSV or JSON atomically, by the ending of the name.
+        """Writes Parquet, CSV or JSON atomically; the ending of the name decides.
 
         Raises:
             ValueError: The ending of the name is unknown.
@@ -128,12 +129,12 @@ class Propensities:
         write_table(self.to_arrow(), path)
 
     def at(self, log: ClickLog, names: Labels | None = None) -> np.ndarray:
-        """(S, L) int64 row of each cell of a log; -1 at padding and unknown places.
+        """(S, L) int64 table row of each cell; -1 at padding and unknown places.
 
         Args:
             log: A log with the columns of `by`.
-            names: Labels of the codes 1, 2, ..., by column. Without `names`, codes are
-                the labels.
+            names: Labels of the codes 1, 2 and so on, by column. Without `names`, codes
+                are the labels.
 
         Raises:
             ValueError: The log lacks a column, or its lists are longer than the table.
@@ -145,7 +146,7 @@ class Propensities:
         longest = int(self.rank.max())
         if log.mask[:, longest:].any():
             raise ValueError(
-                f"propensities end at rank {longest}, the log has {log.list_size} "
+                f"propensities end at rank {longest}, but the log has {log.list_size} "
                 "ranks: estimate them from lists of this length"
             )
         number: dict[tuple[Any, ...], int] = {}
@@ -215,7 +216,7 @@ NO_PLACES = (
 
 
 def write_table(table: "pa.Table", path: str | Path) -> None:
-    """Writes an Arrow table atomically as Parquet, CSV or JSON, by its ending.
+    """Writes an Arrow table atomically as Parquet, CSV or JSON, by the name's ending.
 
     Raises:
         ValueError: The ending of the name is unknown.
@@ -244,10 +245,10 @@ def read_propensities(path: str | Path) -> Propensities:
     """Reads a table of propensities, from this library or any other source.
 
     Args:
-        path: Parquet, CSV or JSON with a column `rank` (or `position`) from 1 and a
-            column `examination`; and optionally `trust`, `low`, `high`,
-            `standard_error`, `n`, `method` and `verdict`. Every other column must have
-            the name of a column of the log; it distinguishes places with the same rank.
+        path: A Parquet, CSV or JSON file with the columns `rank` (or `position`), from
+            1, and `examination`. The columns `trust`, `low`, `high`, `standard_error`,
+            `n`, `method` and `verdict` are optional. Every other column must have the
+            name of a column of the log; it distinguishes places with the same rank.
 
     Raises:
         ValueError: The file has another format, a column is missing or has a wrong
@@ -308,7 +309,7 @@ def _table(path: Path) -> dict[str, list[Any]]:
             for name in part.schema.names
         }
     if not table or not len(next(iter(table.values()))):
-        raise ValueError(f"{path}: holds no place")
+        raise ValueError(f"{path}: holds no rows")
     return table
 
 

@@ -6,9 +6,9 @@ per session at ranks a and b, and r = theta_b / theta_a. One changed session giv
 
     i = c_a r + c_b / r >= 2 sqrt(c_a c_b)
 
-clicks of information about log r. It costs c_a + c_b - i clicks, which is at most (sqrt
-c_a - sqrt c_b)^2. These bounds hold for any examination, so a plan needs only click
-rates, which any log has.
+clicks of information about log r. A changed session costs c_a + c_b - i clicks, which
+is at most (sqrt c_a - sqrt c_b)^2. These bounds hold for any examination, so a plan
+needs only click rates, which any log has.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Exchange:
 
     Attributes:
         ranks: Ranks from 1, the upper one first.
-        share: Share of the sessions of the experiment.
+        share: Share of the experiment's sessions that get this exchange.
         sessions: Number of sessions with this exchange.
         cost: Expected lost clicks; an upper bound if examination is unknown.
     """
@@ -56,8 +56,8 @@ class Plan:
     Attributes:
         exchanges: Exchanges of ranks; empty if the log identifies every rank well
             enough.
-        sessions: Length of the experiment in sessions of its queries, including
-            unchanged ones.
+        sessions: Length of the experiment: number of sessions of the participating
+            queries, including unchanged sessions.
         queries: (Q,) numbers of the participating queries.
         traffic: Share of the log's sessions that belong to these queries.
         standard_error: (K,) expected standard error of log examination relative to rank
@@ -65,7 +65,7 @@ class Plan:
         promised: Requested standard error.
         cost: Expected total of lost clicks; an upper bound if examination is unknown.
         cost_share: `cost` as a share of the clicks of the experiment.
-        known: Whether the plan uses known examination instead of bounds.
+        known: Whether the plan uses known or estimated examination instead of bounds.
         why: Explanation in words.
     """
 
@@ -121,16 +121,16 @@ def plan(
     minimum: int = MINIMUM,
     known: Propensities | None = None,
 ) -> Plan:
-    """Finds the cheapest exchanges that bring every rank to a standard error.
+    """Finds the cheapest exchanges that give every rank a requested standard error.
 
-    The comparisons form an electrical network of ranks, in which the conductance of an
+    The ranks are treated as an electrical network, in which the conductance of an
     exchange is its information. The variance of log theta_k - log theta_1 is the
-    resistance between the two ranks. A rank below rank 1 is the hub: the ranks below
-    the hub are exchanged with it. The plan chooses the hub and the shares of the
-    exchanges so that the worst rank has the requested resistance and the fewest clicks
-    are lost. A changed session counts as a loss of at least 2% of its clicks. The
-    number of sessions is chosen so that all ranks reach the standard error with a
-    probability of 90%, given the variance of the clicks.
+    resistance between ranks k and 1. One rank is the hub: rank 1 is exchanged with all
+    ranks down to the hub, and the hub with all ranks below it. The plan chooses the hub
+    and the shares of the exchanges so that the worst rank has the requested standard
+    error and the fewest clicks are lost. A changed session counts as a loss of at least
+    2% of its clicks. The number of sessions is chosen so that all ranks reach the
+    standard error with a probability of 90%, given the variance of the clicks.
 
     Args:
         log: A log of the current page. The log needs no randomisation.
@@ -138,15 +138,15 @@ def plan(
             error of an inverse propensity weight.
         share: Largest share of changed sessions. A smaller share makes the experiment
             longer.
-        minimum: Smallest number of sessions of a participating query: an item that is
-            shown once cannot be compared with itself.
-        known: Known examination. None estimates examination if the log identifies every
-            rank. If the log does not, the plan uses bounds that hold for any
+        minimum: A query participates if it has at least this many sessions in the log.
+            An item that is shown only once cannot be compared with itself.
+        known: Known examination. None estimates examination from the log. If the log
+            does not identify every rank, the plan uses bounds that hold for any
             examination.
 
     Raises:
-        ValueError: An argument is out of range; no query has enough sessions; or some
-            rank has no click.
+        ValueError: An argument is out of range, no query has enough sessions, or a rank
+            has no click.
 
     >>> log = ClickLog([0] * 100, [[1, 2]] * 100, [[1, 0], [0, 0], [1, 1], [0, 0]] * 25)
     >>> found = plan(log)
@@ -202,8 +202,8 @@ def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.nda
     chosen = np.flatnonzero(count >= minimum)
     if not chosen.size:
         raise ValueError(
-            f"no query has {minimum} sessions, the most has {count.max()}: log longer, "
-            "or lower the minimum"
+            f"no query has {minimum} sessions, the maximum is {count.max()}: log "
+            "longer, or lower the minimum"
         )
     return chosen
 
@@ -231,7 +231,7 @@ def _worth(
 
 
 def _margin(se: float, ranks: int) -> float:
-    """How far below the promised error to aim.
+    """The relative margin by which to aim below the promised error.
 
     The error of log theta from N = 1 / se^2 clicks itself varies by se / (2 sqrt N).
     With this margin, all ranks keep the promise with probability `SURE`.
@@ -240,7 +240,7 @@ def _margin(se: float, ranks: int) -> float:
 
 
 def _inverse(conductance: np.ndarray, pairs: np.ndarray, ranks: int) -> np.ndarray:
-    """(K, K) covariance of log theta relative to rank 1; exchanges inform by (E,)."""
+    """(K, K) covariance of log theta relative to rank 1, given (E,) information."""
     laplacian = np.zeros((ranks, ranks))
     a, b = pairs.T
     np.add.at(laplacian, (a, a), conductance)
@@ -256,9 +256,9 @@ def _cheapest(worth: np.ndarray, loss: np.ndarray, pairs: np.ndarray) -> np.ndar
     """(E,) shares, with sum 1, that lose the fewest clicks at a given worst variance.
 
     Only plans with one hub are compared: rank 1 is exchanged with the ranks down to the
-    hub, and the hub with those below. No plan that ties all ranks has fewer exchanges.
-    On usual curves, the best of them costs 1.1 to 1.6 times as much as the best of all
-    plans; exchanges of neighbours cost 6 to 10 times as much.
+    hub, and the hub with the ranks below it. No plan that ties all ranks has fewer
+    exchanges. On usual curves, the best plan with one hub costs 1.1 to 1.6 times as
+    much as the best of all plans; exchanges of neighbours cost 6 to 10 times as much.
     """
     best = (np.inf, np.zeros(len(pairs)))
     for hub in range(int(pairs.max())):
@@ -309,7 +309,7 @@ def _sized(
     """Shares of all sessions, the number of sessions, and the resulting error (K,).
 
     A click of an exchanged item is compared with the same item at its usual rank. With
-    n usual and m exchanged impressions, it counts as n / (n + m) of a click.
+    n usual and m exchanged impressions, such a click counts as n / (n + m) of a click.
     """
     part = shares * share
     sessions = 1.0

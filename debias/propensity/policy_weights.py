@@ -21,8 +21,8 @@ class PolicyWeights(NamedTuple):
     """Weights of the impressions.
 
     Attributes:
-        weight: (S, L) float32, mean 1 over the shown cells, 0 at padding; the argument
-            `weight` of `debias.models.batches.batches`.
+        weight: (S, L) float32 weights, with mean 1 over the shown cells and 0 at
+            padding. Pass the weights to `debias.models.batches.batches` as `weight`.
         effective: Effective number of impressions, (sum w)^2 / sum w^2.
     """
 
@@ -33,23 +33,23 @@ class PolicyWeights(NamedTuple):
 def policy_weights(log: ClickLog, clip: float = 100.0) -> PolicyWeights:
     """Weights each impression by w = min(clip, 1 / pi(rank | query, item)).
 
-    pi is the share of the query's sessions that showed the item at the rank.
-    (`logging_propensity` is another quantity: it is conditional on the items above.)
-    The weights are divided by their mean.
+    Here pi is the share of the query's sessions that showed the item at the rank. This
+    share differs from the column `logging_propensity`, which is conditional on the
+    items above. The weights are divided by their mean.
 
     Args:
         log: The shown lists.
         clip: Largest weight before division by the mean, at least 1. A smaller clip
-            reduces variance and removes less of the policy's effect. If an item is
-            equally often at each of L ranks, its weight is L, so a clip near L makes
-            all weights equal.
+            reduces variance and removes less of the policy's effect. An item that is
+            shown equally often at each of L ranks has the weight L. So a clip near L
+            removes most differences between weights.
 
     Raises:
         ValueError: `clip` is below 1, or the log has no session.
 
     Warns:
-        UserWarning: No item of a query was shown at more than one rank. In this case,
-            only randomised logging helps, not weighting.
+        UserWarning: No item was shown at more than one rank for the same query. In this
+            case, weights have no effect, and only randomised logging helps.
 
     Source: after Hager et al., Unidentified and Confounded? Understanding Two-Tower
     Models for Unbiased Learning to Rank, ICTIR 2025.

@@ -2,11 +2,9 @@
 
 | estimator | needs | unbiased if |
 |---|---|---|
-| `cascade_dr` | logged propensities, predicted clicks | clicks do not depend on lower
-ranks |
+| `cascade_dr` | propensities, predicted clicks | clicks do not depend on lower ranks |
 | `pbm_ips` | examination, placements under both policies | clicks are position-based |
-| `pseudo_inverse` | placements under both policies | clicks of a list add up over
-places |
+| `pseudo_inverse` | placements under both policies | clicks of a list add up by rank |
 """
 
 import numpy as np
@@ -36,7 +34,7 @@ def placements(
     seed: int = 0,
     queries: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(items, ranks) share of lists in which an item is at a rank.
+    """(items, ranks) share of a policy's lists in which an item is at a rank.
 
     The share is counted in `draws` lists of each query, drawn from
     `off_policy.plackett_luce`. The standard error of a share p is the square root of p
@@ -53,7 +51,8 @@ def placements(
             other queries get 0.
 
     Raises:
-        ValueError: See `plackett_luce`; or `draws` or `ranks` is below 1.
+        ValueError: `scores` or `temperature` is invalid (see `plackett_luce`), or
+            `draws` or `ranks` is below 1.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> placements(data, [0.0, 5.0], temperature=0.01, ranks=2).tolist()
@@ -78,7 +77,7 @@ def placements(
 
 
 def logged_placements(log: ClickLog, items: int) -> np.ndarray:
-    """(items, L) share of the query's sessions that showed an item at a rank.
+    """(items, L) share of its query's sessions that showed an item at a rank.
 
     >>> log = ClickLog([0, 0], [[1, 0], [1, 2]], [[0, 0], [1, 0]])
     >>> logged_placements(log, items=3).tolist()
@@ -103,31 +102,34 @@ def guesses(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`taken` and `expected` of `cascade_dr`, for `off_policy.plackett_luce`.
+    """Computes `taken` and `expected` of `cascade_dr` for a Plackett-Luce policy.
 
-    Let q(i, k) be the predicted `click`. Let h_k be the predicted clicks below rank k,
-    averaged over the other policy's lists of the query. Then
+    Let q(i, k) be the predicted `click` of item i at rank k, and a_k the item that the
+    log shows at rank k. Let h_k be the predicted clicks below rank k, averaged over the
+    other policy's lists of the query. Then
 
         taken = q(a_k, k) + h_k,
-        expected = E[q(a_k, k) | items above] + h_k,
+        expected = E[q(a_k, k) | items above] + h_k.
 
-    The expectation is exact, and h_k comes from `placements`. The estimate is unbiased
-    for any prediction.
+    The expectation under the other policy is exact, and h_k comes from `placements`.
+    With these values, `cascade_dr` is unbiased for any prediction.
 
     Args:
         log: The shown lists.
         data: All items of the queries.
-        scores, temperature: The other policy, see `plackett_luce`.
+        scores, temperature: Parameters of the other policy; see
+            `off_policy.plackett_luce`.
         click: (items, L) predicted P(click) of each item at each rank.
         draws, seed: See `placements`.
 
     Raises:
-        ValueError: See `placements`; or a prediction is outside [0, 1].
+        ValueError: `scores`, `temperature` or `draws` is invalid (see `placements`), or
+            a prediction is outside [0, 1].
     """
     click = np.asarray(click, float)
     if click.shape != (data.items, log.list_size):
         raise ValueError(
-            f"click must have shape ({data.items}, {log.list_size}), one guess for "
+            f"click must have shape ({data.items}, {log.list_size}), one value for "
             f"each item and rank, got {click.shape}"
         )
     if not ((click >= 0) & (click <= 1)).all():
@@ -164,27 +166,29 @@ def cascade_dr(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks per session of another policy, by the doubly robust cascade estimator.
+    """Doubly robust cascade estimate of the clicks per session of another policy.
 
-    With w_sk = min(clip, prod_{j<=k} chance_sj / p_sj) as in `cascade_ips`, w_s0 = 1,
+    With the weights w_sk = min(clip, prod_{j<=k} chance_sj / p_sj) of `cascade_ips`,
+    and w_s0 = 1,
 
         value = mean_s sum_k [w_sk (c_sk - taken_sk) + w_s,k-1 expected_sk].
 
-    taken_sk must be a function of the items at ranks 1 to k. expected_sk must be the
-    mean of taken_sk over the items that the other policy may put at rank k. The
-    estimator is then unbiased under the same conditions as `cascade_ips`, with less
-    variance for better predictions. Source: Kiyohara et al., Doubly Robust Off-Policy
-    Evaluation for Ranking Policies under the Cascade Behavior Model, WSDM 2022.
-    `cascade_ips` describes the interval.
+    The values taken_sk must be a function of the items at ranks 1 to k. The values
+    expected_sk must be the mean of taken_sk over the items that the other policy may
+    put at rank k. The estimator is then unbiased under the same conditions as
+    `cascade_ips` without normalisation. Better predictions reduce its variance. Source:
+    Kiyohara et al., Doubly Robust Off-Policy Evaluation for Ranking Policies under the
+    Cascade Behavior Model, WSDM 2022. The interval is computed as in `cascade_ips`.
 
     Args:
         log: A log with `logging_propensity`.
-        chance: (S, L) probability that the other policy puts the item there, given the
-            items above.
-        taken: (S, L) predicted clicks from rank k on, given the items down to k.
+        chance: (S, L) probability that the other policy puts the shown item at its
+            rank, given the items above.
+        taken: (S, L) predicted clicks at rank k and below, given the items at ranks 1
+            to k.
         expected: (S, L) mean of `taken` under the other policy. `guesses` returns
             `taken` and `expected`.
-        clip: Largest weight. None chooses it like `cascade_ips`.
+        clip: Largest weight. None chooses the clip as in `cascade_ips`.
         confidence: Confidence level of the intervals.
 
     Raises:
@@ -242,26 +246,26 @@ def pbm_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks per session of another policy, by the examination of each item.
+    """Estimates clicks per session of another policy from examination of items.
 
     A click on item i has the weight min(clip, sum_k theta_k target_ik / sum_k theta_k
-    logged_ik): the expected examination of the item under the other policy, divided by
-    its expected examination in the log. The value is the mean over sessions of the sum
-    of these weights. The estimate is unbiased (except for clipping) if clicks follow
-    the position-based model with this examination. The variance is smaller than with
-    weights of whole lists. Source: Li et al., Offline Evaluation of Ranking Policies
-    with Click Models, KDD 2018. The interval treats placements and examination as
-    known.
+    logged_ik). This is the expected examination of the item under the other policy,
+    divided by its expected examination in the log. The estimate is the sum of the
+    weights of all clicks, divided by the number of sessions. The estimate is unbiased
+    (except for clipping) if clicks follow the position-based model with this
+    examination. Weights of single items have less variance than weights of whole lists.
+    Source: Li et al., Offline Evaluation of Ranking Policies with Click Models, KDD
+    2018. The interval treats placements and examination as known.
 
     Args:
         log: The click log.
         target: (items, L) share of lists in which the other policy shows an item at a
             rank, from `placements`.
-        examination: (L,) in (0, 1]; only ratios matter.
-        logged: (items, L) like `target`, for the logging policy. None counts this share
-            in the log.
-        clip: Largest weight; None: the largest with an effective number of clicks of at
-            least a tenth.
+        examination: (L,) examination by rank, in (0, 1]; only ratios matter.
+        logged: (items, L) share of lists in which the logging policy shows an item at a
+            rank. None counts this share in the log.
+        clip: Largest weight. None chooses the largest clip at which the effective
+            number of clicks is at least a tenth of their number.
         confidence: Confidence level of the intervals.
 
     Raises:
@@ -315,7 +319,7 @@ def pseudo_inverse(
     lists: ClickLog | None = None,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Clicks per session of another policy, by the pseudo-inverse estimator.
+    """Estimates clicks per session of another policy by the pseudo-inverse.
 
     Let 1_s be the indicator vector of the (item, rank) pairs in the list of session s.
     Let Gamma = E[1_s 1_s'] over the lists that the logging policy shows to the query.
@@ -323,19 +327,21 @@ def pseudo_inverse(
 
         weight_s = target' Gamma^+ 1_s,   value = mean_s weight_s clicks_s.
 
-    The estimate is unbiased under two conditions. The expected clicks of a list are a
-    sum of terms for (item, rank) pairs, and the log shows every such pair that the
-    other policy shows. Weights may be negative. Source: Swaminathan et al., Off-policy
-    Evaluation for Slate Recommendation, NIPS 2017. The interval treats Gamma as known.
+    The estimate is unbiased under two conditions: the expected clicks of a list are a
+    sum of terms for (item, rank) pairs, and the log shows every (item, rank) pair that
+    the other policy shows. The weights may be negative. Source: Swaminathan et al.,
+    Off-policy Evaluation for Slate Recommendation, NIPS 2017. The interval treats Gamma
+    as known.
 
     Args:
         log: The click log.
-        target: (items, L), see `pbm_ips`.
-        lists: Lists drawn from the logging policy, to estimate Gamma; more lists give a
-            better estimate. Clicks of these lists are ignored. None uses the lists of
-            the log, which then needs several sessions for each pair. With fewer
-            sessions, Gamma^+ selects the least-squares solution with the smallest norm,
-            and the interval is too short.
+        target: (items, L) share of lists in which the other policy shows an item at a
+            rank, from `placements`.
+        lists: Lists drawn from the logging policy, to estimate Gamma. More lists give a
+            better estimate, and their clicks are ignored. None uses the lists of the
+            log, which must then have several sessions for each (item, rank) pair. With
+            fewer sessions, Gamma^+ selects the least-squares solution with the smallest
+            norm, and the interval is too short.
         confidence: Confidence level of the intervals.
 
     Raises:

@@ -110,7 +110,7 @@ def test_judgments_by_estimator_and_by_file(folder, tmp_path):
 def test_what_cannot_be_judged_leaves_no_file(folder, tmp_path):
     out = tmp_path / "j.csv"
     said = run("judge", folder / "still.parquet", "-o", out, code=1).output
-    assert "no click is at a rank of known examination" in said
+    assert "no click is at a rank with known examination" in said
     log = folder / "moved.parquet"
     for arguments, message in (
         (["--propensities", "nowhere.csv"], "must be a file or an estimator"),

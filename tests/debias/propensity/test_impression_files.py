@@ -172,7 +172,7 @@ def test_lists_leave_out_missing_values(tmp_path):
     ("name", "library", "correction", "message"),
     [
         ("a", "catboost", "weight", "library must be one of lightgbm xgboost tfr"),
-        ("a", "xgboost", "position", "xgboost takes no positions"),
+        ("a", "xgboost", "position", "xgboost has no position correction"),
         (
             "a",
             "xgboost",

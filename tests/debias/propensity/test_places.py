@@ -84,7 +84,8 @@ def test_rows_of_cells_by_rank_and_device():
 
 def test_longer_lists_and_doubled_places_are_refused():
     longer = ClickLog([0], [[1, 2, 3]], np.zeros((1, 3), bool))
-    with pytest.raises(ValueError, match="propensities end at rank 2, the log has 3"):
+    message = "propensities end at rank 2, but the log has 3"
+    with pytest.raises(ValueError, match=message):
         Propensities.of([1.0, 0.5]).at(longer)
     twice = table(by={})
     with pytest.raises(ValueError, match="rank 1 twice"):

@@ -119,7 +119,7 @@ def test_a_log_that_tells_enough_is_told_so():
     [
         ({"se": 0}, "se must be in"),
         ({"share": 0.6}, "share must be in"),
-        ({"minimum": 9999}, "no query has 9999 sessions, the most has"),
+        ({"minimum": 9999}, "no query has 9999 sessions, the maximum is"),
     ],
 )
 def test_what_cannot_be_planned(options, message):
