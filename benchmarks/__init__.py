@@ -1,11 +1,14 @@
 """Tables of results: every model on the same simulated clicks, by one command.
 
-`python -m benchmarks --help` lists the commands, `experiments` the tables and rows.
+`python -m benchmarks --help` lists the commands. The module `experiments` lists the
+tables and their rows.
 
 | folder | holds |
 |---|---|
-| `harness` | what a table is, running what is missing, results on disk, rendering |
+| `harness` | definition of tables, measurement, results on disk, rendering |
 | `ranking` | rows of the tables of rankers |
 | `retrieval` | rows of the tables of retrieval |
-| `rates` | rows of the tables of speed, cost and memory, with `peers` beside them |
+| `questions` | rows of the tables on open questions |
+| `rates` | rows of the tables of speed, cost and memory |
+| `peers` | other libraries, which run in a separate Python environment |
 """

@@ -1,6 +1,6 @@
 """The commands of the benchmark; `python -m benchmarks --help` lists them.
 
-This module imports no learning library; workers import them when they measure.
+This module imports no learning library; only the worker processes that measure do.
 """
 
 import math
@@ -39,35 +39,42 @@ app = typer.Typer(
     help="Results tables. Without a command: the quick version of the main table.",
 )
 
-Name = Annotated[str, typer.Argument(help="A table; `list` names them.")]
+Name = Annotated[str, typer.Argument(help="Name of a table; `list` shows all names.")]
 Data = Annotated[
     Path | None,
     typer.Option(
-        exists=True, help="A LETOR file or folder instead of generated queries."
+        exists=True, help="LETOR file or folder to use instead of generated queries."
     ),
 ]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Number of seeds: 0 to SEEDS - 1.")
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=1, help=f"Processes; by default one per core, at most {MOST_JOBS}."
+        min=1,
+        help=f"Number of processes; by default one per core, at most {MOST_JOBS}.",
     ),
 ]
-Only = Annotated[list[str] | None, typer.Option(help="A row; may be repeated.")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Row to include; may be repeated.")
+]
 Population = Annotated[
-    list[str] | None, typer.Option(help="A population; may be repeated.")
+    list[str] | None, typer.Option(help="Population to include; may be repeated.")
 ]
 Out = Annotated[
-    Path | None, typer.Option(help=f"Folder of the results; by default {LOCAL}.")
+    Path | None, typer.Option(help=f"Folder of the results; {LOCAL} by default.")
 ]
 Publish = Annotated[
-    bool, typer.Option("--publish", help="Write to the published results.")
+    bool, typer.Option("--publish", help="Add the results to the published ones.")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="The short version of the table.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Use the short version of the table.")
+]
 Html = Annotated[
     Path | None,
     typer.Option(
-        help="HTML page to write with figures and tables, such as page.html.",
+        help="HTML page to write, with figures and tables, such as page.html.",
         dir_okay=False,
     ),
 ]
@@ -103,7 +110,7 @@ def run(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what a table misses and print it; resumes after an interruption."""
+    """Measure the missing results of a table and print the table."""
     _run(
         *(name, data, seeds, jobs, only, population, out, publish, quick, again, html),
         json=json,
@@ -120,7 +127,7 @@ def speed(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure the table `speed` again; seeds are repeats."""
+    """Measure the table `speed` again; each seed is one repetition."""
     more: dict[str, Any] = {"publish": publish, "json": json, "quiet": quiet}
     _run("speed", seeds=seeds, only=only, out=out, again=True, **more)
 
@@ -133,15 +140,15 @@ def table(
     population: Population = None,
     out: Out = None,
     publish: Annotated[
-        bool, typer.Option("--published", help="Only the published results.")
+        bool, typer.Option("--published", help="Show only the published results.")
     ] = False,
     quick: Quick = False,
     baseline: Annotated[
-        str | None, typer.Option(help="The row that differences refer to.")
+        str | None, typer.Option(help="Row with which differences compare.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Print a table: your own results if there are any, else the published ones."""
+    """Print a table of your own results, or of the published ones if you have none."""
     wanted = _table(name)
     _each("row", [baseline] if baseline else [], wanted.rows)
     _each("population", population, wanted.populations)
@@ -171,7 +178,7 @@ def table(
 def check(
     write: Annotated[
         bool,
-        typer.Option("--write", help="Rewrite text that differs from the results."),
+        typer.Option("--write", help="Update tables and numbers that differ."),
     ] = False,
     root: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Source tree.")
@@ -193,13 +200,13 @@ def check(
 def verify(
     sample: Annotated[int, typer.Option(min=1, help="Number of results.")] = 5,
     table: Annotated[
-        str | None, typer.Option(help="The only table; all by default.")
+        str | None, typer.Option(help="Table to sample; by default, all tables.")
     ] = None,
     only: Only = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     jobs: Jobs = None,
 ) -> None:
-    """Measure a random sample of the published results again, and compare."""
+    """Measure a random sample of published results again, and compare the values."""
     wanted = [_table(table)] if table else list(_tables().values())
     for row in only or ():
         _each("row", [row], {name for each in wanted for name in each.rows})
@@ -258,7 +265,7 @@ def figures(
     ),
     publish: Publish = False,
 ) -> None:
-    """Train the models of the figures and draw these as PNG and SVG."""
+    """Train models, and draw all figures as PNG and SVG."""
     from benchmarks.figures import FIGURES, save
 
     folder = FIGURES_FOLDER if publish else out
@@ -270,7 +277,7 @@ def figures(
 
 @app.command(name="list", epilog="Example: python -m benchmarks list")
 def names(json: AsJson = False) -> None:
-    """Name the tables, their populations and rows."""
+    """List the names of the tables, their populations and their rows."""
     if json:
         shown = ("title", "seeds", "populations", "rows")
         every = _tables().items()

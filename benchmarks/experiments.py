@@ -1,7 +1,7 @@
 """The tables with their rows, populations and sizes; does not load TensorFlow.
 
-One experiment is one row on one population. An experiment in a `Table` is run, resumed,
-compared and rendered without further code.
+An experiment is one row of a table on one population. An experiment in a `Table` is
+run, resumed, compared and rendered without further code.
 """
 
 from pathlib import Path

@@ -2,18 +2,19 @@
 
 | figure | shows |
 |---|---|
-| `attention` | attention of XPA on a grid, beside the true influence of neighbours |
-| `examination` | of a mixed crowd, the true curve of each kind of user and the curve |
-| | of each component of a mixture |
-| `sessions` | what more clicks bring: NDCG by number of training sessions |
-| `confounding` | NDCG by how much of a log is random, best and worst first |
-| `updates` | hit rate of retrieval day by day, by how it is kept up to date |
-| `repair` | relevance by components of the graph of ranks, and its repair |
-| `horizons` | NDCG after each of ten rounds of learning from one's own log |
-| `offline` | how each scoreboard of clicks agrees with the truth |
-| `production` | what debiasing adds, by strength of the ranker that made the log |
+| `attention` | learned attention of XPA on a grid, and true influence of neighbours |
+| `examination` | for a mixed population, the true examination of each user type, and |
+| | the learned examination of each mixture component |
+| `sessions` | NDCG by number of training sessions |
+| `confounding` | NDCG by share of random lists, best or worst item first |
+| `updates` | hit rate of retrieval by day, for each kind of update |
+| `repair` | relevance by number of components of the rank graph, and by its repair |
+| `horizons` | NDCG after each of ten rounds in which a ranker learns from its own log |
+| `offline` | agreement of each offline metric with the truth |
+| `production` | gain of debiasing, by strength of the production ranker |
 
-The first two show a model that is trained for the figure, the others published results.
+The command trains models for `attention` and `examination`. The other figures show
+published results.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +63,7 @@ def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
 
 
 def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
-    """Draws NAME.png and NAME.svg, each atomically."""
+    """Draws NAME.png and NAME.svg, replacing each file atomically."""
     with matplotlib.rc_context(STYLE):
         figure = FIGURES[name](seed, size)
         for suffix in ("png", "svg"):
@@ -72,7 +73,7 @@ def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
 
 
 def attention(model: ClickModel, found: World) -> Figure:
-    """Two heatmaps, place k by place j, and their rank correlation."""
+    """Draws heatmaps of position k by position j, with their rank correlation."""
     assert isinstance(model, XPA)
     learned, true = neighbours(model, found)
     apart = ~np.eye(len(true), dtype=bool)
@@ -118,9 +119,9 @@ def examination(model: ClickModel, found: World) -> Figure:
 
 
 def kinds_and_components(types: Curves, components: Curves) -> Figure:
-    """Draws examination by rank of types and components side by side.
+    """Draws examination by rank: true user types and learned components side by side.
 
-    The first line is the widest, so that an equal line over it does not hide it.
+    The first line is the widest, so it stays visible below an equal line.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     drawn = {"kinds of users": types, "components of the mixture": components}

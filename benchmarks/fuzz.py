@@ -4,9 +4,9 @@
 
 A mutant is a small log, a table of items or ranking data with a fault that a seed
 determines: flipped bytes, a cut, repeated or renamed columns, other types, missing or
-extreme values, odd times, other encodings. A command may read it, or refuse it with a
-message that names the file. Everything else is a finding: a traceback, a process that
-dies, more than 20 seconds, a refusal without the file's name.
+extreme values, odd times, other encodings. A command may read the mutant, or refuse it
+with a message that names the file. Everything else is a fault: a traceback, a process
+that dies, more than 20 seconds, or a refusal without the file's name.
 """
 
 import json
@@ -150,7 +150,7 @@ _NAMES = ("", " ", "\x1b[2J", "é" * 300, "session", "item", "f_0", "a,b", 'a"b'
 
 
 def mutated_table(table: pa.Table, rng: Generator) -> tuple[pa.Table, str]:
-    """The table with one to three faults, and their names."""
+    """The table with one to three faults, and the names of the faults."""
     said = []
     for _ in range(rng.integers(1, 4)):
         fault = _TABLE_FAULTS[rng.integers(len(_TABLE_FAULTS))]
@@ -231,7 +231,7 @@ _TABLE_FAULTS = (_twice, _renamed, _dropped, _empty, _retyped, _retyped) + (
 
 
 def mutated_bytes(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The bytes with a fault, and its name."""
+    """The bytes with a fault, and the name of the fault."""
     size = len(raw)
     place = int(rng.integers(max(size, 1)))
     kind = rng.integers(6)
@@ -286,7 +286,7 @@ _ENCODINGS = {
 
 
 def mutated_text(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The text with a fault of text files, and its name."""
+    """The text with a fault that only text files can have, and the fault's name."""
     text = raw.decode(errors="replace")
     names = [*_TEXT_FAULTS, *_ENCODINGS]
     name = names[rng.integers(len(names))]
@@ -304,7 +304,7 @@ class Mutant(NamedTuple):
     Attributes:
         seed: Seed of the mutant.
         path: The file.
-        fault: What is wrong with it, in words.
+        fault: Description of the fault.
         arguments: Arguments of `debias`.
     """
 
@@ -466,7 +466,7 @@ class Verdict(NamedTuple):
     Attributes:
         seed: Seed of the mutant.
         outcome: accepted, refused or one of `FAULTS`.
-        fault: What was wrong with the file.
+        fault: Description of the fault of the file.
         said: The last lines that the command printed, or the traceback.
         seconds: Duration of the command.
     """
@@ -562,7 +562,7 @@ def main_worker() -> None:
 
 
 def train_once(folder: Path) -> Path:
-    """A trained folder for the commands that need one."""
+    """A folder with a trained model, for the commands that need it."""
     from typer.testing import CliRunner
 
     from debias.__main__ import app

@@ -33,10 +33,11 @@ def _show_presets(show: bool) -> None:
 def run_of(
     population: Annotated[
         str,
-        typer.Option(help="Preset, or a Python file that sets `population`."),
+        typer.Option(help="Preset, or a Python file that defines `population`."),
     ] = "mixed",
     data: Annotated[
-        str, typer.Option(help="`generator`, or a LETOR file with labels.")
+        str,
+        typer.Option(help="`generator` to generate queries, or a LETOR file."),
     ] = "generator",
     queries: Annotated[int, typer.Option(help="Number of queries to generate.")] = 2000,
     policy: Annotated[
@@ -48,11 +49,12 @@ def run_of(
     randomness: Annotated[
         float | None,
         typer.Option(
-            help="Temperature (default 1), epsilon (.1) or rate (1) of the policy."
+            help="Temperature (default 1), epsilon (default .1) or rate (default 1) of "
+            "the policy."
         ),
     ] = None,
     attraction: Annotated[
-        str, typer.Option(help="How grades attract clicks.")
+        str, typer.Option(help="Function from grades to attraction.")
     ] = "graded",
     noise: Annotated[
         float,
@@ -61,12 +63,12 @@ def run_of(
     satisfaction: Annotated[
         str | None,
         typer.Option(
-            help="P(satisfied given clicked) by grade; by default, that of each "
-            "behaviour."
+            help="Function from grades to P(satisfied given clicked). By default, "
+            "each behaviour defines satisfaction."
         ),
     ] = None,
 ) -> dict[str, Any]:
-    """The identity of a run, besides its seed and length."""
+    """The settings that identify a run, in addition to its seed and length."""
     return {
         "population": population,
         "data": data,
@@ -86,20 +88,21 @@ EXAMPLE = "python -m simulators log --items items.parquet --sessions 100000"
 @options(run=run_of)
 def main(
     out: Annotated[
-        Path, typer.Argument(help="Folder to write: new, empty, or to be continued.")
+        Path,
+        typer.Argument(help="Folder to write: new, empty, or of an interrupted run."),
     ],
     run: dict[str, Any],
     items: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file to write with the items of the log, for `debias ... "
-            "--data`."
+            help="Parquet file to write the items of the log to, for the option "
+            "`--data` of `debias`."
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(help="Sessions to write.")] = 1_000_000,
     shards: Annotated[
         int | None,
-        typer.Option(help="Number of files; by default a million sessions each."),
+        typer.Option(help="Number of files; by default, a million sessions per file."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     list_size: Annotated[
@@ -111,9 +114,9 @@ def main(
     cluster: Annotated[
         str | None,
         typer.Option(
-            help="Dask scheduler, as tcp://HOST:PORT, whose workers write the shards, "
-            "or local:N for N processes here; all of them need access to the folder. "
-            "Needs the extra `cluster`."
+            help="Dask scheduler whose workers write the shards: tcp://HOST:PORT, or "
+            "local:N for N processes on this machine. All workers need access to the "
+            "folder. Needs the extra `cluster`."
         ),
     ] = None,
     presets: Annotated[

@@ -10,7 +10,8 @@ def generator(*key: int) -> np.random.Generator:
     """An independent random generator for a key.
 
     Args:
-        *key: Whole numbers of at least 0: first a seed, then the purpose of the stream.
+        *key: Non-negative integers: the seed, then numbers for the purpose of the
+            stream.
 
     >>> float(generator(1, 7).random()) == float(generator(1, 7).random())
     True
@@ -23,13 +24,14 @@ def generator(*key: int) -> np.random.Generator:
 def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One independent draw per cell, True with exactly the cell's probability.
 
-    A draw uses 16 random bits instead of 32. If they equal the first 16 bits of the
-    probability, one time in 65,536, a second draw decides by the remaining bits. So no
-    probability is rounded, and 0 and 1 mean never and always.
+    A draw uses 16 random bits instead of 32. With probability 1 in 65,536 they equal
+    the first 16 bits of the cell's probability; then a second draw decides by the
+    remaining bits. So no probability is rounded: with 0 the result is never True, with
+    1 it always is.
 
     Args:
         probability: Floats in [0, 1] of any shape.
-        rng: The only source of chance.
+        rng: Random generator, the only source of randomness.
 
     Returns:
         Bools of the same shape.

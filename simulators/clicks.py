@@ -68,10 +68,10 @@ def item_attraction(
     Args:
         data: Graded items.
         attraction: A name in `ATTRACTIONS`, a value per item, or a function from labels
-            to values. Grades on other scales than 0 to 4 are rescaled for the presets.
+            to values. Named functions rescale grades that are not on the scale 0 to 4.
         noise: Standard deviation of noise on the logit of attraction, constant for each
-            item. It represents properties that grades do not measure. With noise,
-            attractions of 0 and 1 become .01 and .99.
+            item. The noise represents properties of items that grades do not measure.
+            With noise, attractions of 0 and 1 become .01 and .99.
         seed: Random seed of the noise.
 
     Raises:
@@ -136,7 +136,7 @@ def _by_grade(
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """A prepared simulation, from which sessions are drawn; holds no features."""
+    """A prepared simulation that draws sessions; it does not hold the item features."""
 
     shelf: Shelf
     population: Population
@@ -148,7 +148,7 @@ class Simulation:
     items_fingerprint: str | None = None
 
     def sessions(self, start: int, stop: int) -> ClickLog:
-        """Draws the sessions with the numbers start to stop - 1."""
+        """Draws the sessions numbered from start to stop - 1."""
         if not 0 <= start < stop:
             raise ValueError(f"sessions must be 0 <= start < stop, got {start}, {stop}")
         columns: dict[str, np.ndarray] = {}
@@ -286,17 +286,17 @@ def simulate(
         list_size: Largest number of shown items.
         attraction: Attraction of the items, see `item_attraction`.
         noise: Noise of the attraction, see `item_attraction`.
-        satisfaction: Satisfaction of the items, see `item_satisfaction`. None: some
-            behaviours derive it from attraction.
+        satisfaction: Satisfaction of the items, see `item_satisfaction`. With None,
+            behaviours that use satisfaction derive it from attraction.
 
     Returns:
         The log with logging propensities and the truth, including satisfaction if
-        given. It also has row and column for grids, device and context if the
-        population has them, and swap if the policy exchanges items.
+        given. It also has row and column if the population reads a grid, device and
+        context if the population has them, and swap if the policy exchanges items.
 
     Raises:
-        ValueError: As for `item_attraction` and `Population`; a list is longer than a
-            behaviour's table; or `sessions` is not positive.
+        ValueError: `item_attraction` or `Population` raises; a list is longer than a
+            behaviour's table of positions; or `sessions` is not positive.
     """
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")

@@ -1,8 +1,8 @@
 """Simulated interactions with known preferences and popularity.
 
-The truth answers questions that no public data set can. Does a model rank by preference
-or by popularity? How much does a model lose without updates if tastes drift and new
-items appear?
+With a known truth, this data answers questions that no public data set can. Does a
+model rank by preference or by popularity? How much does a model lose without updates if
+tastes drift and new items appear?
 """
 
 from typing import NamedTuple
@@ -34,11 +34,12 @@ def generate_interactions(
     """Simulates users with a preferred genre, and items of unequal popularity.
 
     The preference of user u for item i is p_ui = loyalty [genre_i = group_u] + q_i,
-    with q_i normal with standard deviation `noise`. Item i has a random rank r_i, and
-    is met in proportion to r_i^-popularity, independent of genre and quality. User u
-    takes `events` distinct items at times 0, 1, ..., each with probability proportional
-    to exp(p_ui) r_i^-popularity among the remaining items. They are drawn at once by
-    adding Gumbel noise to the logits.
+    where the quality q_i is normal with standard deviation `noise`. Item i has a random
+    popularity rank r_i, independent of its genre and quality. Users encounter the item
+    in proportion to r_i^-popularity. User u takes `events` distinct items at times 0,
+    1, ..., each with probability proportional to exp(p_ui) r_i^-popularity among the
+    remaining items. All events of a user are drawn at once, by adding Gumbel noise to
+    the logits.
 
     Args:
         events: Number of items that each user takes, at most `items`.
@@ -98,18 +99,19 @@ def drifting_interactions(
 ) -> Interactions:
     """Simulates users with drifting tastes, and items that appear and fade.
 
-    A user joins, and an item appears, on day 0 with probability 1/2, else on a
+    Each user joins, and each item appears, on day 0 with probability 1/2 and else on a
     uniformly random day. Each day a user switches to a random genre with probability
     `drift`, and is active with probability `active`. An active user takes `events`
     available items that the user has not taken, with probability proportional to
 
         exp(loyalty [genre_i = genre_u] + q_i + fashion exp(-age_i / fading))
 
-    with q_i normal with standard deviation `noise`, and the age in days. Items are
-    drawn without replacement by Gumbel noise.
+    where q_i is normal with standard deviation `noise`, and age_i is the number of days
+    since the item appeared. Gumbel noise on the logits draws items without replacement.
 
     Args:
-        events: Number of items that an active user takes, fewer when none are left.
+        events: Number of items that an active user takes per day, or fewer if fewer are
+            left.
 
     Returns:
         The log in order of time, where day d begins at 1000 d, with the features

@@ -21,12 +21,13 @@ class Interleaving(NamedTuple):
 
     Attributes:
         sessions: Number of sessions.
-        first, second: Number of sessions in which that ranking got more clicks; the
-            rest are ties.
-        preference: (first - second) / sessions, with its normal interval.
+        first, second: Numbers of sessions in which the first or the second ranking got
+            more clicks. The remaining sessions are ties.
+        preference: (first - second) / sessions; `low` and `high` are its normal
+            interval.
         p_value: Two-sided p-value of the sign test on sessions without ties.
-        needed: Number of sessions to detect a preference of this size with the given
-            power, see `sessions_needed`; inf without a preference.
+        needed: Number of sessions to detect a preference of this size with the
+            requested power, see `sessions_needed`; inf if the preference is 0.
     """
 
     sessions: int
@@ -44,13 +45,13 @@ def team_draft(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Team draft: lists from two rankings, with the ranking of each item.
 
-    The ranking with fewer items so far adds its best remaining item; a coin decides
-    ties. So each ranking gives one of every two items, and its items are above those of
-    the other as often as below.
+    The ranking with fewer items so far adds its best remaining item; if both have
+    equally many, a coin decides. So each ranking contributes one item of every two, and
+    is equally likely to contribute the upper item.
 
     Args:
-        first, second: (S, L) item numbers in order, -1 behind the last.
-        rng: The only source of chance.
+        first, second: (S, L) item numbers in the order of each ranking, padded with -1.
+        rng: Random generator, the only source of randomness.
 
     Returns:
         Items (S, L), padded with -1, and teams (S, L) int8: 1, 2, or 0 at padding.
@@ -116,15 +117,15 @@ def interleave(
 
     Args:
         data: Queries and items.
-        first, second: Functions from ranking data to a score per item; ties keep the
-            order of the data.
+        first, second: Functions from ranking data to a score per item. Items with equal
+            scores keep the order of the data.
         population: A population with one situation, or the name of a preset.
         sessions: How many.
         seed: Random seed of queries, drafts and clicks.
         list_size: Number of ranks in a list.
         attraction: As for `simulate`.
         power: Of `needed`.
-        confidence: Of the interval and of `needed`.
+        confidence: Confidence level of the interval and of `needed`.
 
     Raises:
         ValueError: `sessions` is not positive, power or confidence is not in (0, 1), or
@@ -175,10 +176,11 @@ def compared(
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> Interleaving:
-    """The result from numbers of sessions won by each ranking.
+    """Computes the result from the numbers of sessions that each ranking won.
 
     Args:
-        first, second: Number of sessions in which that ranking got more clicks.
+        first, second: Numbers of sessions in which the first or the second ranking got
+            more clicks.
         sessions: Number of sessions, including ties.
         power, confidence: As for `sessions_needed`.
 
@@ -215,12 +217,13 @@ def sessions_needed(
 
         n = (z_{1 - a/2} sqrt(d) + z_power sqrt(d - p^2))^2 / p^2,
 
-    with p the preference, d the share of sessions without ties, and a = 1 - confidence.
-    The variance of a session is d under the null hypothesis, and d - p^2 otherwise.
+    where p is the preference, d the share of sessions that are not ties, and a = 1 -
+    confidence. The variance of one session is d under the null hypothesis and d - p^2
+    under the alternative.
 
     Args:
-        preference: Share of sessions won minus share lost, not 0.
-        decided: Share of sessions without ties, at least the preference.
+        preference: Share of sessions won minus share of sessions lost; must not be 0.
+        decided: Share of sessions that are not ties, at least the absolute preference.
         power: Probability of detection, in (0, 1).
         confidence: Confidence level of the two-sided test, in (0, 1).
 

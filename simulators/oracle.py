@@ -1,10 +1,10 @@
 """The oracle: exact probabilities for a population on given lists.
 
-All functions take attraction (S, L) in display order, in [0, 1], like behaviours, and
-`satisfaction` (S, L) if items have their own. `mask` (S, L) bool is False at padding,
-which must be at the end of a list; results are 0 there. If shares depend on observed
-properties, pass them as `observed`. Without `observed`, marginal quantities are
-averages over the situations of the population.
+All functions take `attraction`, (S, L) in [0, 1], in display order. If items have their
+own satisfaction, pass it as `satisfaction` (S, L). `mask`, (S, L) bool, is False at
+padding, which must be at the end of a list. Results are 0 at padding. If shares depend
+on observed properties, pass them as `observed`. Without `observed`, marginal quantities
+are averages over the situations of the population.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ _ENUMERABLE = 16  # largest list size for sums over all 2 ** L click vectors
 
 
 def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
-    """Checks that values are probabilities; returns them as floats.
+    """Checks that values are probabilities, and returns the values as floats.
 
     Raises:
-        ValueError: A value is outside [0, 1] (names its place), or the values are
-            complex.
+        ValueError: A value is outside [0, 1] (the message gives its index), or the
+            values are complex.
     """
     values = np.asarray(values)
     if values.dtype.kind == "c":
@@ -64,7 +64,7 @@ def _own(
 
 
 def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
-    """Yields the rows of lists with equal length, and the length.
+    """Groups the lists by length: pairs of the rows and their length.
 
     Raises:
         ValueError: A list has padding before an item, or no item.
@@ -216,9 +216,9 @@ def log_likelihood(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S,) log P(all clicks of the session) under the mixture of types, in nats.
+    """(S,) log P(all clicks of a session) under the mixture of user types, in nats.
 
-    No model without knowledge of the type can have a higher expectation.
+    No model that does not know the user type has a higher expected log-likelihood.
 
     >>> from simulators.populations import named
     >>> crowd = named("mixed")
@@ -240,10 +240,11 @@ def posterior(
     observed: Observed | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(S, K) P(type | all clicks of the session), by Bayes.
+    """(S, K) posterior P(user type | all clicks of the session).
 
     Raises:
-        ValueError: The clicks of a session are impossible for all types; names it.
+        ValueError: The clicks of a session are impossible for all user types. The
+            message gives the session.
 
     >>> from simulators.populations import named
     >>> clicks = np.array([[0, 1]])
@@ -310,8 +311,8 @@ def expected_log_likelihood(
     """(S,) expected log-likelihood of a session for the best predictor, in nats.
 
     The predictor knows lists, attraction, population and observed properties, but not
-    the type. The result is minus the entropy of the clicks. It has no closed form for a
-    mixture, so it is an exact sum over all 2 ** L click vectors.
+    the type. The result is minus the entropy of the clicks. A mixture has no closed
+    form, so the entropy is an exact sum over all 2 ** L click vectors.
 
     Raises:
         ValueError: A list is longer than 16.
@@ -352,9 +353,9 @@ def expected_log_likelihood(
 def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
     """(items,) score of the ideal debiased ranking.
 
-    It is P(click | examined) of each item at the top of a list, averaged over types. It
-    increases with attraction if any type depends on attraction, so its order is that of
-    attraction, including ties.
+    It is P(click | examined) of each item at the top of a list, averaged over types. If
+    any user type depends on attraction, the score increases with attraction, so both
+    order the items in the same way, including ties.
 
     >>> from simulators.populations import named
     >>> ideal_score(named("impatient-picky"), np.array([0.5, 1.0])).tolist()
@@ -378,9 +379,10 @@ def click_table(
     Args:
         attraction: (I,) attractions of the items.
         list_size: L, the number of positions.
-        others: Attraction of all other items of the list; None: the mean of
-            `attraction`. It does not matter for users who read cells independently.
-        satisfaction: (I,) of the same items; other items have the mean.
+        others: Attraction of all other items of the list; with None, the mean of
+            `attraction`. This has no effect for users who read cells independently.
+        satisfaction: (I,) satisfaction of the same items; all other items of the list
+            have the mean.
 
     >>> from simulators.populations import named
     >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
@@ -407,8 +409,8 @@ def click_table(
 def singular_ratio(table: np.ndarray) -> float:
     """Ratio of the second to the first singular value of an item-by-position table.
 
-    0 means that clicks are a product of an item and a position factor, so no mixture is
-    needed.
+    0 means that the click probability is a product of an item factor and a position
+    factor, so no mixture is needed.
 
     >>> singular_ratio(np.outer([0.1, 0.5], [1.0, 0.6, 0.2])) < 1e-15
     True

@@ -14,7 +14,7 @@ draws lists and computes the exact sequential propensity of any list:
 
     propensity_k = P(this item at rank k | the items shown above k)
 
-so the product over ranks is the propensity of the whole list.
+The product over ranks is the propensity of the whole list.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class Shelf(Protocol):
         """Draws a list for each session, by its query (S,)."""
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(S, L) float64 propensities of any lists; 0 for impossible ones."""
+        """(S, L) float64 propensities of given lists; 0 for impossible lists."""
 
 
 class Policy(Protocol):
@@ -73,7 +73,7 @@ def worst_first(data: RankingData) -> np.ndarray:
 
 
 def symlog(features: np.ndarray) -> np.ndarray:
-    """sign(x) log(1 + |x|), which compresses heavy tails of both signs.
+    """sign(x) log(1 + |x|), which compresses heavy tails on either side.
 
     >>> symlog(np.array([-1.0, 0.0])).round(3).tolist()
     [-0.693, 0.0]
@@ -84,7 +84,7 @@ def symlog(features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class LinearRanker:
-    """A linear ranker on standardised symlog features."""
+    """A linear ranker on standardised features `symlog(x)`."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -114,10 +114,11 @@ def weak_ranker(
     """A production ranker trained on few labels, by ridge regression of grades.
 
     Args:
-        train: Graded queries for the training.
-        fraction: Share of these queries to use.
+        train: Graded training queries.
+        fraction: Share of the training queries to use.
         seed: Random seed for the choice of queries.
-        min_queries: Smallest number of queries to use, if there are so many.
+        min_queries: Smallest number of training queries to use; all are used if there
+            are fewer.
         ridge: Penalty on squared weights of standardised features.
     """
     if not 0 < fraction <= 1:
@@ -197,10 +198,10 @@ class PlackettLuce:
 
         P(item i at rank k | above) = w_i / sum of w over the items not shown above
 
-    with w_i = exp(z_i / temperature). z is the score, centred within its query and
-    divided by its standard deviation over all items, so a temperature has the same
-    meaning for every ranker. The order is that of exponential clocks E_i / w_i, which
-    is the Gumbel top-k trick without a logarithm.
+    where w_i = exp(z_i / temperature). z is the score, centred within its query and
+    divided by the standard deviation over all items. So a temperature has the same
+    meaning for every ranker. Items are sorted by E_i / w_i with E_i exponential. This
+    is equivalent to the Gumbel top-k trick, without a logarithm.
 
     Raises:
         ValueError: The temperature is not above 0, or so low (below about .02) that the
@@ -293,7 +294,7 @@ class _PlackettLuceShelf:
 
 @dataclass(frozen=True)
 class EpsilonGreedy:
-    """Shows the best remaining item, or with probability epsilon a random one.
+    """Shows the best remaining item, or a random one with probability epsilon.
 
     P(item i at rank k | above) = epsilon / n_left + (1 - epsilon) [i is the best left]
     """
@@ -381,15 +382,15 @@ def _inserted(ascending: list[np.ndarray], new: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RandPair:
-    """Shows the best items in order, with a random exchange of two ranks.
+    """Shows the best items in order, after exchanging the items of two random ranks.
 
     With probability `rate`, a pair of ranks is drawn uniformly from `pairs` and its
-    items are exchanged. The log records the two ranks. A comparison of clicks between
-    swapped and other sessions separates examination from relevance.
+    items are exchanged. The log records the two ranks. Comparing the clicks of sessions
+    with and without an exchange separates examination from relevance.
 
     Args:
-        pairs: "adjacent" (k, k + 1), "pivot" (1, k) or "all"; or a list of pairs of
-            ranks from 1, upper rank first.
+        pairs: "adjacent" for (k, k + 1), "pivot" for (1, k), "all", or a list of pairs
+            of ranks. Ranks count from 1, and the upper rank is first.
 
     After Wang et al., Position Bias Estimation for Unbiased Learning to Rank in
     Personal Search, WSDM 2018.
@@ -496,7 +497,7 @@ class _RandPairShelf:
 
 @dataclass(frozen=True)
 class RandTopN:
-    """Shows the best n items in uniformly random order, and the others below them.
+    """Shows the best n items in uniformly random order, above all other items.
 
     P(item i at rank k | above) = 1 / (n - k + 1) for ranks k <= n, then 1.
     """
@@ -541,9 +542,10 @@ class _RandTopNShelf:
 
 @dataclass(frozen=True)
 class Interleaved:
-    """A mixture of policies: each session is served by a random one.
+    """A mixture of policies: a random policy serves each session.
 
-    The log does not record the policy, so propensities are those of the mixture:
+    The log does not record which policy served a session, so propensities are those of
+    the mixture:
 
         P(list) = sum_r share_r P_r(list)
         P(item at k | above) = P(items to k) / P(items above k)

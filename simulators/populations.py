@@ -15,8 +15,8 @@ Example:
 
 A share is a number, one number per query, or a function of observed properties of the
 sessions. So a behaviour can depend on the device, the query or the context without a
-new class. Observed properties have finitely many values, the situations, so every
-expectation is exact.
+new class. A situation is a combination of values of the observed properties. There are
+finitely many situations, so every expectation is exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ from simulators.chance import ROWS, categorical
 
 
 class Observed(NamedTuple):
-    """Observed properties of sessions besides the lists; None if not observed."""
+    """Observed properties of sessions, without their lists; None if not observed."""
 
     query: np.ndarray | None = None  # (S,) int
     device: np.ndarray | None = None  # (S,) int from 1, 0 = unknown
@@ -68,7 +68,7 @@ Share = float | np.ndarray | Callable[[Observed], np.ndarray]
 
 
 class Situation(NamedTuple):
-    """A value of the observed properties, with its probability."""
+    """A combination of values of the observed properties, with its probability."""
 
     share: float
     device: int = 0
@@ -82,8 +82,8 @@ class Population:
     Args:
         types: Pairs (share, behaviour); the shares of a session sum to 1. A share is a
             float, an array (queries,), or a function from `Observed` to (S,).
-        situations: Possible observations of a session, drawn independently; the shares
-            sum to 1, and all contexts have equal length.
+        situations: Possible situations, from which each session draws one
+            independently. Their shares sum to 1, and their contexts have equal length.
 
     Raises:
         ValueError: A share is negative, shares do not sum to 1, there is no type, or
@@ -123,24 +123,24 @@ class Population:
 
     @property
     def behaviours(self) -> tuple[Behaviour, ...]:
-        """The behaviours in the order of `user_type`."""
+        """The behaviours; `user_type` in a log is an index into this tuple."""
         return tuple(behaviour for _, behaviour in self.types)
 
     @property
     def fixed_shares(self) -> np.ndarray | None:
-        """(K,) shares if they are equal in all sessions, else None."""
+        """(K,) shares of the types if they are equal in all sessions, else None."""
         if all(isinstance(share, (int, float)) for share, _ in self.types):
             return np.array([share for share, _ in self.types], float)
         return None
 
     @property
     def widths(self) -> list[int]:
-        """The distinct numbers of columns of its users."""
+        """The distinct numbers of grid columns of the behaviours."""
         return sorted({b.columns for b in self.behaviours if b.columns})
 
     @property
     def columns(self) -> int:
-        """Number of columns of the grid; 0 for a list."""
+        """Number of columns of the grid; 0 if users read a list."""
         return self.widths[0] if self.widths else 0
 
 
@@ -153,11 +153,11 @@ def _check_sum(shares: np.ndarray) -> None:
 
 
 def shares(population: Population, observed: Observed) -> np.ndarray:
-    """Shares of the types, (K,) if they are fixed, else (S, K).
+    """Shares of the types: (K,) if they are equal in all sessions, else (S, K).
 
     Raises:
-        ValueError: A share needs an unobserved property, is negative, or the shares of
-            a session do not sum to 1.
+        ValueError: A share depends on an unobserved property, a share is negative, or
+            the shares of a session do not sum to 1.
 
     >>> shares(mixed_population(), Observed()).round(3).tolist()
     [0.333, 0.333, 0.333]
@@ -189,7 +189,7 @@ def shares(population: Population, observed: Observed) -> np.ndarray:
 
 
 def situate(population: Population, situation: Situation, sessions: int) -> Observed:
-    """The observations of sessions in a single situation."""
+    """The observed properties of sessions that are all in the same situation."""
     return Observed(
         None,
         np.full(sessions, situation.device, np.int16),
@@ -200,12 +200,11 @@ def situate(population: Population, situation: Situation, sessions: int) -> Obse
 def by_device(
     share: float, behaviours: Mapping[int, Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """Types whose behaviour depends on the device, with one total share.
+    """User types, one for each device, that together have one share of the population.
 
     Args:
-        share: Their total share of the population, for all devices.
-        behaviours: Dict from device code to behaviour, with every device of the
-            situations.
+        share: Share of these types in the population, the same on every device.
+        behaviours: Behaviour on each device code that occurs in the situations.
     """
 
     def share_on(device: int) -> Callable[[Observed], np.ndarray]:
@@ -222,18 +221,18 @@ def by_device(
 def by_query(
     share: float, group: np.ndarray, behaviours: Sequence[Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """Types whose behaviour depends on the group of the query, with one total share.
+    """User types, one for each group of queries, that together have one share.
 
     Args:
-        share: Their total share of the population, for all queries.
-        group: (queries,) int index into `behaviours`.
+        share: Share of these types in the population, the same for every query.
+        group: (queries,) group of each query, an index into `behaviours`.
         behaviours: Behaviour of each group.
     """
     return tuple((share * (group == g), b) for g, b in enumerate(behaviours))
 
 
 def logistic_share(weights: Sequence[float], offset: float = 0.0) -> Share:
-    """A share sigmoid(offset + weights . context)."""
+    """A share that depends on the context: sigmoid(offset + weights . context)."""
 
     def share_of(observed: Observed) -> np.ndarray:
         if observed.context is None:
@@ -266,10 +265,10 @@ def visit(
         attraction: (S, L) floats in [0, 1] in display order, without padding.
         rng: The only source of randomness.
         observed: Observed properties of the sessions, if shares depend on them.
-        truth: Whether to keep examination and attraction. Without, types and clicks are
-            equal and faster to compute.
-        satisfaction: (S, L) P(satisfied | clicked) if items have their own, see
-            `simulators.behaviours`.
+        truth: Whether to return examination and attraction. With False, types and
+            clicks are the same, and are computed faster.
+        satisfaction: (S, L) P(satisfied | clicked), if items have their own
+            satisfaction; see `simulators.behaviours`.
     """
     weights = shares(population, observed or Observed())
     behaviours = population.behaviours
@@ -339,7 +338,8 @@ def mixed_population() -> Population:
     """Position-based, rank-CTR and document-CTR users in equal shares.
 
     This is the population of Yan et al., Revisiting Two-tower Models for Unbiased
-    Learning to Rank, SIGIR 2022, with the eye-tracking curve for both.
+    Learning to Rank, SIGIR 2022, with the eye-tracking curve for position-based and for
+    rank-CTR users.
     """
     third = 1 / 3
     users = (PositionBased(eye_tracking()), RankCTR(eye_tracking()), DocumentCTR())
@@ -417,7 +417,8 @@ def named(name: str) -> Population:
     """The preset with this name.
 
     Raises:
-        ValueError: There is no such preset; names similar ones.
+        ValueError: There is no such preset. The message suggests presets with similar
+            names.
 
     >>> named("mixt")
     Traceback (most recent call last):
@@ -429,7 +430,7 @@ def named(name: str) -> Population:
 
 
 def near(name: str, names: Mapping[str, object]) -> str:
-    """Advice for a misspelt name."""
+    """Suggests names that are similar to a misspelt name."""
     close = get_close_matches(name, names)
     if close:
         return f"did you mean {' or '.join(close)}?"
@@ -439,7 +440,7 @@ def near(name: str, names: Mapping[str, object]) -> str:
 def from_file(path: str | Path) -> Population:
     """Runs a Python file and returns its variable `population`.
 
-    It may be a `Population` or a sequence of (share, behaviour).
+    The variable may be a `Population` or a sequence of pairs (share, behaviour).
 
     Raises:
         ValueError: The file does not exist or does not define a population.

@@ -19,25 +19,27 @@ def with_badge(
     chance: tuple[float, float] = CHANCE,
     name: str = "badge",
 ) -> ClickLog:
-    """Adds a badge to a simulated log, which multiplies examination.
+    """Adds a badge, which increases examination, to a simulated log.
 
     An item of merit m has the badge in a session with probability low + (high - low) m,
-    so better items have it more often. With the badge, examination is unchanged;
-    without, it is divided by `boost`. Clicks are drawn again,
+    so better items have the badge more often. Examination of items with the badge is
+    unchanged; examination of items without the badge is divided by `boost`. Clicks are
+    then drawn anew:
 
         P(click) = examination * attraction,
 
-    which is correct for users whose examination does not depend on clicks, such as
-    "pbm".
+    This formula is correct for users whose examination does not depend on clicks, such
+    as those of the population "pbm".
 
     Args:
         log: A log with its truth, `examination` and `attraction`.
         seed: Random seed of badges and clicks.
         boost: Factor by which the badge increases examination, 1 or more.
-        merit: (items,) in [0, 1], on which badges depend; None: attraction. A merit
-            that features do not explain confounds the badge with relevance.
-        chance: The probabilities low and high, for merit 0 and 1.
-        name: Name of the presentation column: 1 is no badge, 2 a badge.
+        merit: (items,) values in [0, 1] on which the probability of a badge depends;
+            with None, the attraction. A merit that features do not explain confounds
+            the badge with relevance.
+        chance: The probabilities low and high of a badge, for merit 0 and 1.
+        name: Name of the presentation column, which is 1 without and 2 with a badge.
 
     Raises:
         ValueError: The log has no truth, or a number is out of range.

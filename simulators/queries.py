@@ -1,14 +1,15 @@
 """Simulated queries: ranking data like MSLR-WEB30K, with exactly known relevance.
 
-Each item has 16 latent numbers: 10 for its match with the query, 4 for its quality, and
-2 for the query. Each of the 136 features is a noisy mix of some latent numbers,
+Each item has 16 latent numbers: 10 describe its match with the query, 4 its quality,
+and 2 the query itself. Each of the 136 features is a noisy mix of some latent numbers,
 transformed like typical features (counts, tf-idf weights, flags, scores). So features
 are correlated, and most have heavy tails. Relevance is a nonlinear function of the
 latent numbers plus noise that is independent of the features.
 
-Mixing and relevance are constants of this module and do not depend on the seed. Another
-seed draws other queries from the same world, so no seed is harder than another. The
-number of another world is the random seed of its mixing and relevance.
+The mixing weights and the relevance function are constants of this module and do not
+depend on the seed. Another seed draws other queries from the same world, so no seed is
+harder than another. `world` is the random seed of another mixing and another relevance
+function.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ _FAMILIES = (("count", 40), ("weight", 45), ("flag", 6), ("score", 45))
 
 
 class Graded(NamedTuple):
-    """Ranking data with the hidden relevance."""
+    """Ranking data with the relevance that determined its grades."""
 
     data: RankingData
     score: np.ndarray  # (items,) float32 relevance before noise and grading
@@ -150,18 +151,18 @@ def generate(
 
     Args:
         queries: How many.
-        seed: Random seed. It determines the queries, but not how hard they are.
-        min_items, max_items: Limits of the number of items of a query.
+        seed: Random seed of the queries. All seeds draw from the same world.
+        min_items, max_items: Smallest and largest number of items of a query.
         median_items: Median number of items of a query.
-        world: Random seed of another world, with another mixing of features and another
-            relevance. None: the standard world.
+        world: Random seed of another world, with its own mixing of features and
+            relevance function. With None, the standard world.
 
     Returns:
         Ranking data with 136 features and grades 0 to 4.
 
     Raises:
-        ValueError: There is no query, or 1 <= min_items <= median_items <= max_items
-            does not hold.
+        ValueError: `queries` is not positive, or 1 <= min_items <= median_items <=
+            max_items does not hold.
 
     >>> generate(queries=3, seed=1)
     RankingData(queries=3, items=442, feature_count=136, max_grade=4)
@@ -178,9 +179,9 @@ def generate_graded(
     median_items: int = 100,
     world: int | None = None,
 ) -> Graded:
-    """As `generate`, with the relevance before noise and grading.
+    """Generates queries as `generate` does, and returns the relevance before noise too.
 
-    A ranking by this relevance is the best possible without labels.
+    No function of the features ranks better than this relevance.
     """
     if queries < 1:
         raise ValueError(f"queries must be at least 1, got {queries}")

@@ -13,16 +13,17 @@ _GRADES = (-0.8, 0.1, 0.9, 1.6)  # thresholds of the utility
 def shop(queries: int = 200, seed: int = 0) -> RankingData:
     """Generates queries of twelve products with four raw features and grades 0 to 4.
 
-    Utility is match + .8 rating - .7 price + match * rating / 2 in standard units. It
-    does not depend on the number of days that a product is listed. A grade is the
-    number of thresholds -.8, .1, .9 and 1.6 that utility exceeds.
+    The utility of a product is match + .8 rating - .7 price + match * rating / 2, where
+    the three features are standardised. Utility does not depend on the number of days
+    for which the product is listed. The grade is the number of thresholds -.8, .1, .9
+    and 1.6 that the utility exceeds.
 
     Args:
         queries: How many.
         seed: Names the data.
 
     Raises:
-        ValueError: There is no query.
+        ValueError: `queries` is not positive.
 
     >>> shop(3)
     RankingData(queries=3, items=36, feature_count=4, max_grade=4)
@@ -50,9 +51,9 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
 
 
 def longest_listed(data: RankingData) -> np.ndarray:
-    """Ranker of the shop: by match and by days listed.
+    """The shop's own ranker: by match and by the number of days listed.
 
-    The days listed have nothing to do with what users want.
+    The number of days listed does not affect the utility for users.
     """
     match, listed = (
         data.features[:, FEATURES.index(name)] for name in ("f_match", "f_days_listed")

@@ -18,23 +18,23 @@ def with_orders(
     value: np.ndarray | float = 1.0,
     name: str = "order",
 ) -> ClickLog:
-    """Adds orders to a simulated log; they do not depend on the place.
+    """Adds orders to a simulated log; P(order | click) is the same at every rank.
 
         P(order | click) = conversion of the item,
 
-    so the expected worth of an examined impression is attraction * conversion * value.
+    The expected value of an examined impression is attraction * conversion * value.
 
     Args:
         log: With clicks.
         seed: Random seed of the orders.
-        conversion: (items,) in [0, 1], or one number for all.
-        value: (items,) worth of an order, or one number for all: the value of the
-            target at an order; it is 0 elsewhere.
+        conversion: (items,) probabilities, or one probability for all items.
+        value: (items,) value of an order, or one number for all items. The target has
+            this value at an order and is 0 elsewhere.
         name: Of the target.
 
     Raises:
         ValueError: A conversion is not a probability, a value is negative or not
-            finite, or an item of the log lacks one.
+            finite, or an item of the log has no conversion or value.
 
     >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
     >>> with_orders(log, seed=0, conversion=np.array([0.0, 1.0])).targets["order"]
@@ -57,18 +57,18 @@ def with_dwell(
 ) -> ClickLog:
     """Adds dwell time in seconds after each click to a simulated log.
 
-    Seconds are log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
+    Dwell time is log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
 
     Args:
         log: With clicks.
-        seed: Random seed of the seconds.
-        seconds: (items,) median seconds, above 0, or one number for all.
-        spread: Standard deviation of the log of seconds, 0 or more.
+        seed: Random seed of the dwell times.
+        seconds: (items,) positive median dwell time, or one number for all items.
+        spread: Standard deviation of the logarithm of dwell time, 0 or more.
         name: Name of the target, which is 0 without a click.
 
     Raises:
-        ValueError: A median is not above 0, the spread is negative, or an item of the
-            log lacks a median.
+        ValueError: A median is not positive, the spread is negative, or an item of the
+            log has no median.
 
     >>> log = ClickLog([0, 0], [[1, 0], [0, 1]], [[1, 1], [0, 1]])
     >>> with_dwell(log, 0, np.array([8.0, 2.0]), spread=0.0).targets["dwell"].tolist()

@@ -2,8 +2,8 @@
 
 A folder belongs to one run. Its manifest is written first and describes the run. A
 shard gets its name only when it is complete and on disk. Checksums are added to the
-manifest at the end. So a killed run resumes when it is started again. The result
-depends neither on interruptions nor on the number of threads.
+manifest at the end. So a killed run resumes when the same command is started again. The
+files are the same after interruptions and with any number of threads.
 """
 
 import errno
@@ -45,22 +45,23 @@ def write(
 ) -> dict[str, Any]:
     """Writes sessions 0 to `sessions` - 1, or resumes an interrupted run.
 
-    Read the folder with `debias.data.ClickLog.open`, or in pieces with
-    `debias.data.read_batches`. The number of shards does not affect the sessions.
+    `debias.data.ClickLog.open` reads the folder, and `debias.data.read_batches` reads
+    it in pieces. The number of shards does not affect the sessions.
 
     Args:
         simulation: The simulation, from `simulators.clicks.prepare`.
-        folder: A new or empty folder, or one of the same run.
+        folder: A new or empty folder, or the folder of the same run.
         sessions: How many.
-        shards: Number of files part-00000.parquet and so on, with equal numbers of
-            sessions up to one; None: about a million sessions each.
-        run: Additional description of the run for the manifest, as JSON values. It is
-            part of the run's identity.
-        workers: Number of threads; None: one per core. Each holds about 131,072
+        shards: Number of files, named part-00000.parquet and so on. Their numbers of
+            sessions differ by at most one. With None, a file has about a million
             sessions.
+        run: Further settings of the run for the manifest, as JSON values. An
+            interrupted run resumes only if they are the same.
+        workers: Number of threads; None means one per core. Each thread holds about
+            131,072 sessions in memory.
         progress: Called with the number of sessions written since the last call.
-        over: Replacement of threads: `map`, or an equivalent, such as that of a cluster
-            whose workers see the folder.
+        over: A function like `map` that replaces the threads, such as that of a cluster
+            whose workers can write to the folder.
 
     Returns:
         The manifest.
@@ -158,7 +159,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Raises:
-        ValueError: The manifest is missing or damaged; names the file.
+        ValueError: The manifest is missing or damaged. The message names the file.
     """
     path = Path(folder) / MANIFEST
     try:

@@ -1,4 +1,4 @@
-"""Intervals of means over seeds and queries, if every seed tests all queries."""
+"""Intervals of means over seeds and queries, if all seeds test the same queries."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,7 +14,7 @@ DRAWS = 9_999
 def by_query(
     values: Mapping[str, Mapping[int, float]], metric: str
 ) -> dict[str, Mapping[int, float]]:
-    """The values of a metric by query and seed; empty if only its mean is known.
+    """The values of a metric by query and seed; empty if results only have its mean.
 
     >>> by_query({"ndcg": {0: 0.5}, "ndcg#7": {0: 0.4}, "ndcg#9": {0: 0.6}}, "ndcg")
     {'7': {0: 0.4}, '9': {0: 0.6}}
@@ -25,13 +25,14 @@ def by_query(
 
 
 def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
-    """The mean of values (seeds, queries), its interval, and the p-value of mean 0.
+    """The mean of values (seeds, queries), its interval, and the p-value for mean 0.
 
-    Every draw resamples seeds and queries independently, with replacement, and uses all
-    values of the drawn pairs except nan. The interval lies between percentiles; p is
-    twice the share of draws on the other side of 0. The interval is conservative: it
-    counts the variance of single values three times. Source: Owen, The Pigeonhole
-    Bootstrap, Annals of Applied Statistics 2007, the crossed design.
+    Every draw resamples seeds and queries independently and with replacement. It
+    averages the values of the drawn pairs, without nan. Percentiles of the draws bound
+    the interval. The p-value is twice the share of draws on the other side of 0. The
+    interval is conservative: it counts the variance of single values three times.
+    Source: Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007, the
+    crossed design.
 
     >>> crossed(np.full((3, 20), 0.25), 0.95)[:4]
     (0.25, 0.25, 0.25, 0.0002)
@@ -67,12 +68,12 @@ def _counts(shape: tuple[int, int], draws: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def estimate(values: np.ndarray, level: float) -> Estimate:
-    """The mean of values (seeds, queries) and its interval by `crossed`."""
+    """The mean of values (seeds, queries), with the interval of `crossed`."""
     found = crossed(values, level)
     return Estimate(found.mean, found.low, found.high, found.n, found.left_out)
 
 
 def matrix(values: Mapping[str, Mapping[int, float]], seeds: list[int]) -> np.ndarray:
-    """(seeds, queries) values, with queries sorted by name; nan if missing."""
+    """(seeds, queries) values, with queries sorted by name; missing values are nan."""
     names = sorted(values)
     return np.array([[values[n].get(seed, np.nan) for n in names] for seed in seeds])

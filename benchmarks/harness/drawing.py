@@ -13,7 +13,7 @@ def band(
     means: "Sequence[Estimate | Difference | None]",
     row: str,
 ) -> None:
-    """Draws a line through the known means, with their intervals."""
+    """Draws a line through the means that exist, with their intervals."""
     points = [(at, mean) for at, mean in zip(x, means, strict=True) if mean]
     at = [point[0] for point in points]
     (line,) = axes.plot(
@@ -30,11 +30,11 @@ def dots(
     name: str,
     width: int,
 ) -> str:
-    """Draws means and intervals by row as inline SVG; bounds are hollow.
+    """Draws means and intervals by row as inline SVG; markers of bounds are hollow.
 
     Args:
-        means: By row, from top to bottom.
-        bounds: Rows that are not models.
+        means: Mean and interval by row, from top to bottom.
+        bounds: Reference rows that are not candidate models.
         metric: Metric of the means.
         name: Name of the drawing, unique on the page.
         width: Width in pixels.

@@ -63,7 +63,8 @@ def leave_with_parent() -> None:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect results, by name.
 
-    Read from the installed metadata: nothing is imported.
+    The versions come from the metadata of the installed packages, without importing
+    them.
     """
     found = {"python": platform.python_version()}
     for package in PACKAGES:

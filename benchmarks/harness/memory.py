@@ -4,7 +4,7 @@ import gc
 
 
 def forget() -> None:
-    """Frees the models of the previous row, which are reference cycles."""
+    """Frees the models of the previous row, which hold reference cycles."""
     import keras
 
     keras.backend.clear_session()

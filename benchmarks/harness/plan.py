@@ -1,7 +1,7 @@
 """Definition of a results table: experiments, seeds, columns.
 
-Each `Table` is listed in `benchmarks.experiments.TABLES`, which commands, scheduler,
-rendering and check read.
+`benchmarks.experiments.TABLES` lists every `Table`. Commands, scheduler, rendering and
+check read this list.
 """
 
 import difflib
@@ -17,7 +17,8 @@ UNIT = "#"  # METRIC#QUERY names the value of a metric on one query
 class Experiment(Protocol):
     """One row of a table on one population.
 
-    Workers receive it by pickle, so its class must be at the top level of a module.
+    Workers receive an experiment by pickle, so its class must be at the top level of a
+    module.
     """
 
     @property
@@ -27,17 +28,18 @@ class Experiment(Protocol):
     def population(self) -> str: ...
 
     def settings(self) -> Mapping[str, Any]:
-        """All settings that determine the result besides seed and data, as JSON values.
+        """All settings that determine the result, without seed and data, as JSON
+        values.
 
         The settings are part of the identity of a result: if they change, the row is
-        run again.
+        measured again.
         """
 
     def measure(self, seed: int, data: str | None) -> Mapping[str, float]:
-        """Trains and evaluates once; metrics that do not apply are left out.
+        """Trains and evaluates once, and returns the metrics that apply to the row.
 
-        Experiments of one population and seed are measured one after another in one
-        process, so that a cache of size one holds their simulated log.
+        One process measures all experiments of a population and seed, one after
+        another. So a cache of size one is enough for their simulated log.
         """
 
 
@@ -62,31 +64,33 @@ class Table:
     Args:
         name: The name on the command line and of the results file.
         title: One line that says what the table shows.
-        experiments: Experiments, in the order in which rows are shown.
+        experiments: Experiments, in the order of the rows.
         metrics: The metrics shown, in this order.
-        baseline: The row that paired differences refer to; empty for none.
-        paired: The metrics whose difference from the baseline is shown. The first is
-            the ranking scoreboard.
-        clicks: The click metric that may contradict the ranking metric; empty for none.
-        bounds: Rows shown separately, because they are not candidate models.
+        baseline: The row with which paired differences compare; "" for no differences.
+        paired: The metrics with a column for the difference from the baseline. The
+            first is the metric of ranking quality.
+        clicks: The click metric that may contradict the ranking metric; "" for no click
+            metric.
+        bounds: Reference rows, which are shown separately because they are not
+            candidate models.
         lower: The metrics for which lower is better.
-        quick: The experiments of a short version that answers in minutes.
-        quick_note: How the short version is reduced, and what to do next.
+        quick: The experiments of a short version of the table that takes minutes.
+        quick_note: Note on what the short version leaves out, and on what to run next.
         seeds: Number of seeds.
         quick_seeds: Number of seeds of the short version.
         first_seed: The first seed.
-        dataset: Name of the data that experiments use without a path.
-        workers: Largest number of processes that measure at once, 1 for timings; None
+        dataset: Name of the data that experiments use if no path is given.
+        workers: Largest number of processes that measure at once: 1 for timings, None
             for no limit.
-        threads: Threads of each process; None for one per core, for rates only: with
-            several threads, the last digits of a result vary.
+        threads: Threads of each process. None means one per core, which only tables of
+            rates may use: with several threads, the last digits of a result vary.
         holm: Whether to mark differences that survive Holm's correction over all
             differences of the table.
-        needs_data: Whether the table needs a path of data, see `dataset`.
+        needs_data: Whether the table can only be measured with a path of data.
         sources: Tables from whose records `derive` computes this table, which is never
             run itself.
-        derive: Function from the records of each of `sources` to the records of this
-            table, which have empty settings.
+        derive: Function that computes the records of this table from the records of
+            `sources`. Its records have empty settings.
 
     Raises:
         ValueError: A row, population or metric name holds a space; the baseline or a
@@ -154,7 +158,7 @@ class Table:
         return tuple(dict.fromkeys(e.population for e in every))
 
     def records(self, found: Mapping[str, Sequence[Record]]) -> list[Record]:
-        """The records of the table, from those of all tables by name."""
+        """The records of this table, or those that `derive` computes."""
         if self.derive is None:
             return [*found.get(self.name, ())]
         return self.derive({name: found.get(name, ()) for name in self.sources})
@@ -171,7 +175,7 @@ class Table:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Message for an unknown name, with similar names.
+    """Error message for an unknown name, which suggests similar names.
 
     >>> unknown("table", "mian", ["main", "speed"])
     "no table 'mian'; did you mean main? There are: main, speed"

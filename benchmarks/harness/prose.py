@@ -29,14 +29,14 @@ def check(
 ) -> list[str]:
     """Compares every marked table and number in Markdown with the results.
 
-    Reads `*.md` of the root and of its folders `docs` and `benchmarks`; markers inside
-    code are left alone.
+    Reads the Markdown files of the root and of its folders `docs` and `benchmarks`.
+    Markers inside code are ignored.
 
     Args:
         root: Folder of the source tree.
         tables: All tables by name.
         results: Folder of the results files.
-        write: Whether blocks that differ are rewritten rather than reported.
+        write: Whether to rewrite blocks that differ, instead of reporting them.
 
     Returns:
         One line per problem: file, line, and what is wrong.

@@ -1,13 +1,13 @@
 """Measures experiments without a result in worker processes.
 
-The parent hands out jobs, writes each result to disk as it arrives and never measures;
-a worker measures one job at a time and never writes. So all finished results are on
-disk, even if a worker or the parent is killed.
+The parent process assigns jobs and writes each result to disk as it arrives, but never
+measures. A worker measures one job at a time and never writes. So all finished results
+are on disk, even if a worker or the parent process is killed.
 
 Each worker is a `ProcessPoolExecutor` of one process: a process that dies breaks only
-its own pool. It always has one thread, because the order in which threads add numbers
-decides the last digits, and training amplifies these up to the third digit. Only tables
-of rates get all cores.
+its own pool. A worker has one thread, because the order in which threads add numbers
+changes the last digits, and training amplifies this difference up to the third digit.
+Only tables of rates use all cores.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ FINGERPRINT_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment to be measured with one seed."""
+    """One experiment to measure with one seed."""
 
     table: str
     experiment: Experiment
@@ -47,13 +47,13 @@ class Job:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The settings and the data as JSON values, for the record."""
+        """The settings and the data as JSON values, as the record stores them."""
         data = {"data": self.fingerprint} if self.fingerprint else {}
         return json.loads(json.dumps({**self.experiment.settings(), **data}))
 
     @property
     def key(self) -> str:
-        """The `store.Record.key` of the result."""
+        """The key that the result will have, see `store.Record.key`."""
         row, population = self.experiment.row, self.experiment.population
         return store.key(
             self.table, row, self.dataset, population, self.seed, self.config
@@ -79,7 +79,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """Progress of a run: done, current and remaining work."""
+    """Progress of a run: finished, current and remaining jobs."""
 
     done: list[store.Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -97,7 +97,7 @@ Report = Callable[[Outcome, store.Record | Failure | None], None]
 
 
 def fingerprint(path: Path) -> str:
-    """Hash of a file or folder in twelve hex digits: names, sizes, first 64 KiB.
+    """Twelve-digit hash of a file or folder: names, sizes, first 64 KiB of each file.
 
     Raises:
         ValueError: There is no file at `path`.
@@ -130,7 +130,7 @@ def plan(
         table: Name of the table.
         experiments: Its experiments.
         seeds: The seeds of each experiment.
-        dataset: Name of the data, used where `data` is None.
+        dataset: Name of the data if `data` is None.
         data: A file or folder of ranking data.
         finished: Keys of existing records.
     """
@@ -165,10 +165,11 @@ factor of 2.4 (geometric mean). The exponent 1 misses by a factor of 11.
 class Clock:
     """Expected seconds of a job, from earlier measurements of its kind.
 
-    The most alike are those of its settings on its population, then of its settings;
-    then, of any table, those that differ in size alone, by the power `GROWTH` of the
-    sessions: of its row, its row in other training, or all rows; then those of its row,
-    then of its table, then all.
+    The estimate uses the most similar measurements that exist. In order of similarity,
+    these are: 1. the same settings on the same population, 2. the same settings on any
+    population, 3. measurements of any table that differ only in size, scaled by
+    sessions to the power `GROWTH`; the same learner with the same settings first, then
+    the same learner, then any learner, 4. the same row, 5. the same table.
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
@@ -197,14 +198,14 @@ class Clock:
             yield ("of size",), float(config["sessions"]) ** GROWTH
 
     def saw(self, record: store.Record) -> None:
-        """Updates the expectation by one measurement."""
+        """Adds one measurement to the estimates."""
         of = record
         for kind, size in self._kinds(of.table, of.row, of.population, of.config):
             seconds, sizes = self._seen.get(kind, (0.0, 0.0))
             self._seen[kind] = seconds + record.seconds, sizes + size
 
     def expect(self, job: Job) -> float:
-        """Mean seconds of the most similar measurements; nan without any."""
+        """Mean seconds of the most similar measurements; nan if there are none."""
         of = job.experiment
         for kind, size in self._kinds(job.table, of.row, of.population, job.config):
             if seen := self._seen.get(kind):
@@ -223,15 +224,15 @@ def run(
     """Measures `jobs` and appends each result to `path` as it arrives.
 
     If a job raises or its process dies, it counts as failed and the other jobs
-    continue. Ctrl-C stops the workers within a second, and the outcome says so. Only
-    the main thread can call this.
+    continue. Ctrl-C stops the workers within a second, and sets `Outcome.interrupted`.
+    Call this function from the main thread.
 
     Args:
         jobs: Jobs to measure, in the order of `plan`.
         path: The results file.
         workers: Number of processes that measure at once, at least 1.
-        clock: Estimates of the duration of jobs; updated by this run.
-        report: Called at every start and end, and about once a second.
+        clock: Estimates of the duration of jobs, which this run updates.
+        report: Called at every start and end of a job, and about once a second.
         threads: Threads of each worker.
 
     Raises:

@@ -37,7 +37,7 @@ def plural(number: int, what: str) -> str:
 
 
 def report_failures(console: Console, outcome: scheduler.Outcome) -> None:
-    """Prints which jobs failed and why, with each reason once."""
+    """Prints the failed jobs, grouped by the reason of their failure."""
     reasons: dict[str, list[str]] = {}
     for failure in sorted(outcome.failures, key=lambda failure: failure.job.seed):
         reasons.setdefault(failure.reason, []).append(str(failure.job))
@@ -48,7 +48,7 @@ def report_failures(console: Console, outcome: scheduler.Outcome) -> None:
 
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[scheduler.Report]:
-    """Progress as a bar on a terminal, as a line per result elsewhere, or quiet."""
+    """Shows a progress bar on a terminal, and elsewhere a line per result."""
     if console.quiet:
         yield lambda outcome, news: None
         return

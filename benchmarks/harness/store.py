@@ -1,9 +1,9 @@
 """Results on disk: one JSON object per line, appended and never rewritten.
 
 Any number of processes may append to one file, and any of them may be killed at any
-moment. A kill can leave an incomplete line. A reader drops it with a warning. The next
-append closes it with `TORN`, so that later readers can distinguish it from other
-damaged lines, which are errors.
+moment. A killed process can leave an incomplete line. Readers drop this line with a
+warning. The next append ends the line with `TORN`, so that readers can distinguish it
+from other damaged lines, which are errors.
 """
 
 import json
@@ -26,13 +26,13 @@ class Record:
         table: Name of the table.
         row: Name of the row, usually a model.
         dataset: Name of the ranking data.
-        population: Name of the population whose clicks were simulated.
-        seed: Seed of everything drawn.
-        metrics: Finite values by name.
+        population: Name of the simulated population.
+        seed: Random seed.
+        metrics: Finite value of each metric, by name.
         seconds: Wall-clock time of the measurement.
-        config: The experiment's settings, JSON values.
+        config: The experiment's settings, as JSON values.
         versions: Versions of the packages, by name.
-        machine: CPU, hash of its flags, cores, threads; empty in old records.
+        machine: CPU, hash of the CPU flags, cores and threads; empty in old records.
     """
 
     table: str
@@ -48,7 +48,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Identity of a measurement, equal for repeated ones."""
+        """Identity of the measurement, which its repetitions share."""
         return key(
             self.table, self.row, self.dataset, self.population, self.seed, self.config
         )
@@ -65,7 +65,7 @@ def key(
     seed: int,
     config: Mapping[str, Any],
 ) -> str:
-    """Canonical text of what identifies a measurement.
+    """Canonical text of the properties that identify a measurement.
 
     >>> a = key("main", "naive", "generated", "mixed", 0, {"a": 1, "b": (2,)})
     >>> a == key("main", "naive", "generated", "mixed", 0, {"b": [2], "a": 1})
@@ -75,11 +75,11 @@ def key(
 
 
 def append(path: Path, record: Record) -> None:
-    """Appends one line in one write, on a new line even after an incomplete one.
+    """Appends one line in one write; ends an incomplete last line first.
 
     Raises:
         ValueError: A metric is not finite, or the record does not fit into JSON.
-        OSError: The line could not be written whole.
+        OSError: The line could not be written completely.
     """
     for name, value in record.metrics.items():
         if not math.isfinite(value):
@@ -104,10 +104,12 @@ def read(path: Path) -> list[Record]:
     """All records of a file in order; none if the file is absent.
 
     Warns:
-        UserWarning: A half-written line was dropped; names file and line.
+        UserWarning: A half-written line was dropped. The warning names the file and the
+            line.
 
     Raises:
-        ValueError: Any other line that is not a record; names file and line.
+        ValueError: Another line is not a record. The message names the file and the
+            line.
     """
     if not path.exists():
         return []
@@ -136,7 +138,7 @@ def read_all(folder: Path, tables: Iterable[str]) -> dict[str, list[Record]]:
 
 
 def newest(records: Iterable[Record]) -> dict[str, Record]:
-    """The last record of each key, in order of first appearance."""
+    """The last record of each key, in the order in which the keys first appear."""
     return {record.key: record for record in records}
 
 

@@ -1,7 +1,7 @@
 """Computes and formats tables: means, paired differences, layout.
 
-One population of one table is a `View`. The terminal, Markdown and the numbers in prose
-all read it, so they cannot disagree.
+A `View` holds the results of one table on one population. The terminal, Markdown and
+the numbers in prose all read views, so they cannot disagree.
 """
 
 import math
@@ -32,9 +32,10 @@ DIVERGED = "diverged"  # metric of a row whose training diverged
 class View:
     """The results of one table on one population, by row, metric and seed.
 
-    `values[row][metric][seed]`; rows are in the order of the table, those without
-    results are in `missing`. The time of a measurement is the metric `seconds`.
-    `survivors` holds (row, metric) of the differences that survive Holm's correction.
+    `values[row][metric][seed]` is a result. Rows are in the order of the table; rows
+    without results are in `missing`. The metric `seconds` is the duration of a
+    measurement. `survivors` holds the pairs (row, metric) whose difference survives
+    Holm's correction.
     """
 
     table: Table
@@ -53,10 +54,10 @@ class View:
         return f"{self.table.name}: {self.population}, {self.dataset}, {count}"
 
     def mean(self, row: str, metric: str) -> "Estimate | None":
-        """Mean over seeds with its 95% interval; None without values.
+        """Mean over seeds with its 95% interval; None if there are no values.
 
-        The interval comes from `bootstrap.crossed` if the metric is known by query;
-        otherwise it is a t interval over seeds.
+        The interval comes from `bootstrap.crossed` if the results have the metric by
+        query. If not, it is a t interval over seeds.
         """
         from benchmarks.harness import bootstrap
         from debias.metrics import estimate
@@ -69,10 +70,11 @@ class View:
     def paired(
         self, row: str, metric: str, percent: bool = False
     ) -> "Difference | None":
-        """Difference of a row and the baseline over common seeds, or None.
+        """Mean difference of a row from the baseline over their common seeds.
 
-        In percent, the difference is divided by the absolute mean of the baseline over
-        these seeds; nan if that is 0.
+        With `percent`, the difference is relative to the absolute mean of the baseline
+        over these seeds; nan if this mean is 0. The result is None for the baseline
+        itself and without common seeds.
         """
         from benchmarks.harness import bootstrap
         from debias.metrics import paired_difference
@@ -100,7 +102,7 @@ class View:
         return found._replace(**ends)
 
     def sign(self, row: str, metric: str) -> int:
-        """1 or -1 if significantly better or worse than the baseline, else 0."""
+        """1 or -1 if a row is significantly better or worse than the baseline."""
         found = self.paired(row, metric)
         if found is None or not (found.low > 0 or found.high < 0):
             return 0
@@ -108,16 +110,17 @@ class View:
         return 1 if better else -1
 
     def disagrees(self, row: str) -> bool:
-        """Whether a row wins one kind of metrics and loses the other."""
+        """Whether ranking and click metric significantly disagree about a row."""
         table = self.table
         if not table.paired or not table.clicks:
             return False
         return self.sign(row, table.paired[0]) * self.sign(row, table.clicks) < 0
 
     def best(self, metric: str) -> str | None:
-        """The row with the best mean, without bounds; None without rows.
+        """The row with the best mean, except bounds; None if there are no rows.
 
-        Rows with fewer seeds than others are left out, because worlds differ.
+        Only rows with the largest number of seeds count, because seeds differ in
+        difficulty.
         """
         sign = -1 if metric in self.table.lower else 1
         rows = [row for row in self.values if row not in self.table.bounds]
@@ -133,10 +136,10 @@ class View:
 def current(
     table: Table, records: Iterable[store.Record], quick: bool = False
 ) -> list[store.Record]:
-    """The latest records with the settings of an experiment of the table.
+    """The latest records whose settings are those of an experiment of the table.
 
-    If files with one name but different content were measured, only those with the
-    latest content count.
+    If data files with the same name but different content were measured, only records
+    of the latest content count.
     """
     known = {_identity(e.row, e.population, e.settings()) for e in table.variant(quick)}
     newest = store.newest(records).values()
@@ -146,9 +149,9 @@ def current(
 
 
 def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record]:
-    """The results with settings that no experiment of the table has now.
+    """The records whose settings no experiment of the table has any more.
 
-    The last one of each row, population and seed.
+    Only the last record of each row, population and seed is returned.
     """
     experiments = (*table.experiments, *table.quick)
     known = {_identity(e.row, e.population, e.settings()) for e in experiments}
@@ -172,9 +175,9 @@ def views(
 
     Args:
         table: The table.
-        records: Its records; those with other settings are left out, as by `current`.
+        records: Records of the table; only those that `current` returns are used.
         quick: Whether the short version is shown.
-        baseline: A row to compare with instead of the table's.
+        baseline: Row to compare with, instead of the baseline of the table.
     """
     found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
     for r in current(table, records, quick):
@@ -237,7 +240,7 @@ PAIRED = ("difference", "p")
 
 
 def columns_of(table: Table) -> tuple[str, ...]:
-    """All columns of a table: metrics, with paired differences before click metrics."""
+    """All columns: the metrics, and paired differences before click metrics."""
     metrics = [*table.metrics]
     if table.baseline:
         at = metrics.index(table.clicks) if table.clicks in metrics else len(metrics)
@@ -246,7 +249,7 @@ def columns_of(table: Table) -> tuple[str, ...]:
 
 
 def by_importance(table: Table) -> list[str]:
-    """The columns by priority for a narrow terminal."""
+    """The columns in order of priority, for a narrow terminal."""
     first = [*table.paired[:1], *(f"difference:{m}" for m in table.paired[:1])]
     columns = columns_of(table)
     pairs = sorted((c for c in columns if ":" in c), key=lambda c: c.startswith("p:"))
@@ -256,7 +259,7 @@ def by_importance(table: Table) -> list[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as text: one cell per column, and which cells are the best."""
+    """A row as text: one cell per column, and whether each cell is the best."""
 
     row: str
     cells: tuple[str, ...]
@@ -277,8 +280,8 @@ def lines(
     Args:
         view: The results.
         columns: Names of columns.
-        rows: The only rows wanted; all where empty.
-        digits: Decimals of means; by default by the size of a column's values.
+        rows: Names of the rows to use; () for all rows.
+        digits: Decimals of means; None adapts them to the magnitude of each column.
     """
     table = view.table
     primary = (*(m for m in table.paired if m in table.metrics), *table.metrics)[0]
@@ -355,7 +358,7 @@ def heading(view: View, column: str) -> str:
 
 
 def notes(view: View, shown: Sequence[Line], columns: Sequence[str]) -> list[str]:
-    """Notes of a table, one sentence each."""
+    """Notes below a table, one sentence each."""
     seeds = {line.row: len(view.values[line.row]["seconds"]) for line in shown}
     most = max(seeds.values(), default=0)
     text = f"Mean ± half of the 95% t interval over {most} seeds"
@@ -409,9 +412,9 @@ def markdown(
 
     Args:
         view: The results.
-        columns: Names of columns; all where empty.
-        rows: The only rows wanted; all where empty.
-        title: Whether the title goes before the table.
+        columns: Names of the columns to show; () for all columns.
+        rows: Names of the rows to use; () for all rows.
+        title: Whether to print the title above the table.
     """
     columns = columns or columns_of(view.table)
     found = lines(view, columns, rows)
@@ -430,14 +433,15 @@ def markdown(
 
 
 def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
-    """One column of several views as a Markdown table: populations by rows.
+    """One column of several views as a Markdown table of populations by rows.
 
-    The fewer of both go across. The best row of each population is bold.
+    The table is transposed if it would have more columns than lines. The best row of
+    each population is bold.
 
     Args:
         views: The populations of one table.
         column: The column that fills the cells.
-        rows: The only rows wanted; all where empty.
+        rows: Names of the rows to use; () for all rows.
     """
     metric = column.rpartition(":")[2]
     means = [
@@ -472,7 +476,7 @@ def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
 
 
 def record(view: View) -> dict[str, Any]:
-    """A view as JSON: the estimate of each row by metric, over seeds."""
+    """A view as JSON: the estimate over seeds for each row and metric."""
 
     def plain(value: float) -> float | None:
         return None if math.isnan(value) else value
@@ -554,7 +558,7 @@ def _figure(view: View, about: str) -> "Figure | None":
 def terminal(view: View, width: int) -> "rich.table.Table":
     """A view for a terminal of `width` characters, without columns that do not fit.
 
-    Columns are separated by two characters if there is room, else by one.
+    Columns are separated by two spaces, or by one space if there is no room for two.
     """
     from rich.console import Console
 
@@ -608,17 +612,18 @@ STATISTICS = (
 def number(
     view: View, row: str, metric: str, statistic: str, digits: int | None = None
 ) -> str:
-    """One number for text.
+    """Formats one number for prose.
 
     Args:
         view: The results.
         row: Name of the row.
         metric: Name of the metric.
-        statistic: A name in `STATISTICS`; differences are from the view's baseline.
-        digits: Decimals; by default 1 for percentages, else as in the table.
+        statistic: A name in `STATISTICS`. Differences are from the view's baseline.
+        digits: Decimals. By default, percentages have 1 and other numbers have as many
+            as in the table.
 
     Raises:
-        ValueError: An unknown statistic, or one that the results do not have.
+        ValueError: The statistic is unknown, or the results do not have it.
     """
     if statistic not in STATISTICS:
         raise ValueError(unknown("statistic", statistic, STATISTICS))

@@ -1,9 +1,9 @@
 """Measures published results again and compares.
 
-With the same versions, CPU flags and threads, the printed digits must agree. On other
-machines, and for records without a machine, a metric may differ by `LOOSE`: sums in
-another order differ in the last digit, and training amplifies that up to the third
-decimal. Rates and seconds are not compared.
+With the same package versions, CPU flags and threads, the printed digits must agree. If
+the machine differs or the record does not name its machine, a metric may differ by
+`LOOSE`: sums in another order differ in the last digit, and training amplifies this
+difference up to the third decimal. Rates and seconds are not compared.
 """
 
 import random
@@ -21,7 +21,7 @@ LOOSE = 0.003
 
 @dataclass(frozen=True)
 class Published:
-    """A published record, its job, and its printed decimals."""
+    """A published record, its job, and the number of printed decimals by metric."""
 
     record: store.Record
     job: Job
@@ -30,7 +30,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Deviation:
-    """A metric that differs; `found` is None if it is missing."""
+    """A metric whose new value differs; `found` is None if there is no new value."""
 
     record: store.Record
     metric: str
@@ -42,12 +42,12 @@ class Deviation:
 def published(
     table: Table, records: Iterable[store.Record], rows: Iterable[str] = ()
 ) -> list[Published]:
-    """The records of a table that can be repeated: no rates, no private data.
+    """The records that can be measured again: no rates, no data from a path.
 
     Args:
         table: The table.
         records: Its published records.
-        rows: The only rows wanted; all where empty.
+        rows: Names of the rows to use; () for all rows.
     """
     if table.threads is None:
         return []
@@ -84,7 +84,7 @@ def _digits(
 def sample(
     tables: Iterable[Table], results: Path, count: int, seed: int, rows: Iterable[str]
 ) -> list[Published]:
-    """At most `count` random published records.
+    """Draws at most `count` published records at random.
 
     Raises:
         ValueError: No record can be measured again.
@@ -102,7 +102,7 @@ def sample(
 
 
 def same_place(record: store.Record, threads: int) -> bool:
-    """Whether a record has the libraries, CPU flags and threads of this machine."""
+    """Whether libraries, CPU flags and threads of a record are as on this machine."""
     here = machine.describe(threads)
     versions = machine.versions() | {"debias-ranking": ""}
     return (
@@ -115,10 +115,10 @@ def same_place(record: store.Record, threads: int) -> bool:
 def deviations(
     of: Published, metrics: Mapping[str, float], threads: int = 1
 ) -> list[Deviation]:
-    """The metrics that are missing or differ by more than the tolerance.
+    """The metrics that are missing, or differ by more than the tolerance.
 
-    That is half a unit of the last printed digit on the same machine, otherwise
-    `LOOSE`, multiplied by the value if that is above 1.
+    The tolerance is half a unit of the last printed digit if `same_place` holds. If
+    not, it is `LOOSE`, multiplied by the absolute value if this exceeds 1.
     """
     exact, found = same_place(of.record, threads), []
     for metric, value in of.record.metrics.items():

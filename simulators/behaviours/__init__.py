@@ -1,8 +1,8 @@
 """Behaviours: simulated kinds of users, with exact click probabilities.
 
-A list is a row of attractions in display order: the probabilities that the average user
-clicks an examined item. A behaviour reads (S, L) lists and computes, exactly and in
-closed form:
+A list is a row of attractions in display order. The attraction of an item is the
+probability that the average user clicks it after examining it. A behaviour reads (S, L)
+lists and computes, exactly and in closed form:
 
     perceive(attraction)            P(click at k | examined at k, this user)
     examination(attraction, click)  P(examined at k | clicks made before reading k)
@@ -15,12 +15,12 @@ padding: `simulators.clicks` calls a behaviour on lists of equal length. Computa
 uses the float type of the attraction.
 
 Items may have their own satisfaction P(satisfied | clicked), an array of the same
-shape. So an item can attract all and satisfy nobody. Only behaviours that are
-`satisfiable` receive it.
+shape. So an item can attract every user and satisfy none. Only behaviours with
+`satisfiable = True` receive the satisfaction.
 
 To add a behaviour, write a frozen dataclass of one of the families (`Independent`:
 clicks do not affect examination; `Chain`: examination passes from rank to rank), and
-enter an instance in `BEHAVIOURS`. Tests and tables then include it.
+enter an instance in `BEHAVIOURS`. Tests and tables then include the new behaviour.
 """
 
 from simulators.behaviours.base import (

@@ -38,7 +38,7 @@ SLOW = power_law(0.5)
 
 
 def floats(values: np.ndarray) -> np.ndarray:
-    """The values as floats; float types are kept, others become double precision."""
+    """Converts values to double precision, unless they already are floats."""
     values = np.asarray(values)
     if values.dtype.kind == "c":
         raise ValueError(
@@ -58,12 +58,12 @@ def turned(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def rows_of(values: np.ndarray | None, rows: slice) -> np.ndarray | None:
-    """Some of the lists."""
+    """The lists of the given rows."""
     return None if values is None else values[rows]
 
 
 def positions_of(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
-    """The part of a table of positions that covers the list."""
+    """The first entries of a position table, one for each position of a list."""
     size = attraction.shape[-1]
     if size > len(curve):
         raise ValueError(
@@ -89,7 +89,7 @@ def picky(attraction: np.ndarray, pickiness: float) -> np.ndarray:
 
 
 def interpolated(knots: Knots, at: np.ndarray) -> np.ndarray:
-    """Piecewise linear interpolation through knots, constant outside."""
+    """Interpolates linearly between knots; constant beyond the first and last knot."""
     x, y = np.array(knots, at.dtype).T
     if len(knots) == 2:  # a straight line needs no search
         return y[0] + (np.clip(at, x[0], x[1]) - x[0]) * ((y[1] - y[0]) / (x[1] - x[0]))
@@ -106,7 +106,7 @@ def _tiled(row: bytes, dtype: str) -> np.ndarray:
 def repeated(row: np.ndarray, rows: int) -> np.ndarray:
     """Repeats a row in memory, at most `ROWS` times.
 
-    It avoids inner loops of ten numbers in NumPy.
+    NumPy is slow if an array of ten numbers is broadcast over many rows.
     """
     return _tiled(row.tobytes(), row.dtype.str)[:rows]
 
@@ -121,7 +121,7 @@ class Behaviour:
     """Whether a click can satisfy: only then is `satisfaction` given, (S, L) floats."""
 
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        """(S, L) P(click at k | examined at k) of this user."""
+        """(S, L) P(click at k | examined at k) for this behaviour."""
         return floats(attraction)
 
     def examination(

@@ -19,12 +19,12 @@ from simulators.chance import bernoulli
 class UserBrowsing(Behaviour):
     """User browsing model: examination depends on the rank and the last click above.
 
-    P(c_k | c_1 .. c_{k-1}) = `theta[k][j]` gamma_k. j is the rank of the last click
-    above k, 0 without a click. The marginal probability propagates the distribution of
-    j down the list.
+    P(c_k | c_1 .. c_{k-1}) = `theta[k - 1][j]` gamma_k. j is the rank of the last click
+    above k, or 0 if there is none. The marginal click probability is computed by
+    propagating the distribution of j down the list.
 
     Args:
-        theta: `theta[k - 1][j]` for ranks k = 1, 2, ... and 0 <= j < k.
+        theta: Examination `theta[k - 1][j]` of ranks k = 1, 2, ..., for 0 <= j < k.
 
     Source: Dupret and Piwowarski, A User Browsing Model to Predict Search Engine Click
     Data from Past Observations, SIGIR 2008.

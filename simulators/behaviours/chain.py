@@ -24,7 +24,9 @@ class Chain(Behaviour):
     """Users who continue to the next rank, or leave.
 
     After examining rank k, the user reads k + 1 with probability a_k after a click and
-    b_k without one. Otherwise the user never reads k + 1. With eps_k the examination,
+    b_k without one. Otherwise the user never reads k + 1. Let gamma_k be the
+    probability of a click at k after examination, and eps_k the probability of
+    examination:
 
         P(c_k) = eps_k gamma_k
         eps_{k+1}       = eps_k [gamma_k a_k + (1 - gamma_k) b_k]           marginally
@@ -37,17 +39,17 @@ class Chain(Behaviour):
     def after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """a and b, each broadcast to (S, L)."""
+        """Continuation probabilities after a click (a) and without (b), each (S, L)."""
         raise NotImplementedError
 
     def entries(self, size: int) -> dict[int, float]:
-        """Ranks, from 0, at which reading starts again, with their examination."""
+        """Zero-based ranks at which reading starts, with their examination."""
         return {0: 1.0}
 
     def click_probability(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
     ) -> np.ndarray:
-        """(S, L) P(click at k), by the marginal recursion."""
+        """(S, L) P(click at k), computed by the marginal recursion."""
         examined = self.marginal_examination(attraction, satisfaction)
         return self.perceive(attraction) * examined
 
@@ -72,7 +74,7 @@ class Chain(Behaviour):
         click: np.ndarray,
         satisfaction: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(S, L) P(examined at k | clicks above k), by the conditional recursion."""
+        """(S, L) P(examined at k | clicks above k), from the conditional recursion."""
         lists = floats(attraction)
         return self._read(lists, lambda k, _: click[:, k], satisfaction)[1]
 
@@ -210,15 +212,16 @@ class ClickChain(Chain):
 class DynamicBayesian(Chain):
     """Dynamic Bayesian network: leaves if satisfied, a = lambda (1 - s), b = lambda.
 
-    Satisfaction s is the probability that a clicked item ends the search. It may be
-    given per item. Otherwise it is a piecewise linear function of attraction (before
-    pickiness). For example, the knot (1, 0) is an item that all click and that
-    satisfies nobody.
+    Satisfaction s is the probability that a clicked item ends the search. Items may
+    have their own satisfaction. Without it, s is a piecewise linear function of
+    attraction (before pickiness). For example, the knot (1, 0) describes an item that
+    every user clicks and that satisfies none.
 
     Args:
-        continuation: lambda, P(continues | not satisfied). 1 is the simplified DBN.
-        satisfaction: Knots (attraction, s) by increasing attraction.
-        pickiness: Exponent of attraction in the click.
+        continuation: lambda, P(continues | not satisfied). With 1, the model is the
+            simplified DBN.
+        satisfaction: Knots (attraction, s), in order of increasing attraction.
+        pickiness: Exponent of attraction in the click probability.
 
     Source: Chapelle and Zhang, A Dynamic Bayesian Network Click Model for Web Search
     Ranking, WWW 2009.

@@ -21,38 +21,40 @@ from simulators.chance import bernoulli
 class Grid(Behaviour):
     """Reads a grid row by row; cells compete for attention.
 
-    The cell of rank k, from 0, has row r = k // columns and column c = k % columns. Its
-    examination is
+    The cell with zero-based rank k has row r = k // columns and column c = k % columns.
+    Its examination is
 
         base_k = min(slower ** r * theta_k, 1) (1 - middle |2 c / (columns - 1) - 1|)
         examination_k = base_k exp(- sum_j influence_kj gamma_j)
 
-    So decay is slower than in a list, the middle of a row is read more than its ends,
-    and attractive neighbours draw attention away, more within a row than across rows:
+    gamma_j is the probability of a click on cell j after examination. Examination
+    decays more slowly than in a list, and is higher in the middle of a row than at its
+    ends. Attractive neighbours draw attention away, more within a row than across rows:
 
         influence_kj = within / |c_k - c_j|                        in the same row
                        across / (|r_k - r_j| + |c_k - c_j|)        in different rows
 
     In addition, each row is skipped independently with probability `skip`. A row with a
-    click was not skipped, and a row without may have been. With q the probability of no
-    click in the cells before k of a row that is read,
+    click was not skipped, and a row without a click may have been skipped. Let q be the
+    probability of no click before cell k in a row that is read:
 
         P(row read | no click before k in it) = (1 - skip) q / (skip + (1 - skip) q)
 
     Args:
         columns: Number of cells in a row.
-        theta: Examination of ranks 1, 2, ... of a list, before the corrections.
-        slower: At least 1; factor by which examination decays more slowly from row to
-            row.
+        theta: Examination of ranks 1, 2, ... of a list, before the effects of the grid.
+        slower: Factor by which each further row multiplies the examination of `theta`,
+            at least 1.
         skip: P(a row is skipped).
-        middle: In [0, 1]; reduction of examination at the ends of a row.
-        within: Attention that a neighbour of attraction 1 in the same row draws.
-        across: The same for neighbours in other rows.
-        pickiness: Exponent of attraction in the click; neighbours draw by attraction
-            itself.
+        middle: Relative reduction of examination at the ends of a row, in [0, 1].
+        within: Influence of the adjacent cell in the same row on log examination.
+        across: Influence of the adjacent cell in the next row on log examination.
+        pickiness: Exponent of attraction in the click probability. The influence of
+            neighbours uses attraction without this exponent.
 
-    The three grid effects after Xie et al., Grid-based Evaluation Metrics for Web Image
-    Search, WWW 2019; the competition for attention is ours.
+    The three effects of the grid (slower decay, middle bias, row skipping) follow Xie
+    et al., Grid-based Evaluation Metrics for Web Image Search, WWW 2019; the
+    competition for attention is an addition of this library.
 
     >>> Grid(columns=2, middle=0.0, skip=0.0).influence(4).round(2).tolist()[0]
     [0.0, 1.0, 0.2, 0.1]
@@ -74,7 +76,7 @@ class Grid(Behaviour):
         check_range(self, 0, np.inf, pickiness=self.pickiness)
 
     def influence(self, size: int) -> np.ndarray:
-        """(L, L) reduction of log examination of cell k by the attraction of cell j."""
+        """(L, L) influence of the attraction of cell j on log examination of cell k."""
         row, column = np.divmod(np.arange(size), self.columns)
         down = np.abs(row[:, None] - row)
         aside = np.abs(column[:, None] - column)

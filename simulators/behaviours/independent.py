@@ -47,7 +47,7 @@ class Independent(Behaviour):
         rng: np.random.Generator,
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws one session per list; examination is one read-only row for all."""
+        """Draws one session per list; lists share one read-only examination row."""
         attraction = floats(attraction)
         examine = self.examine(attraction)
         if len(attraction) <= ROWS:
@@ -75,9 +75,9 @@ class PositionBased(Independent):
     """Position-based model: P(c_k) = theta_k gamma_k, with examination theta_k.
 
     Args:
-        theta: Examination of ranks 1, 2, ...; `eye_tracking`, `power_law`, `BAIDU`.
-        pickiness: Exponent of attraction; with 2, an attraction of .5 gets half the
-            clicks.
+        theta: Examination of ranks 1, 2, ..., such as `eye_tracking(...)`,
+            `power_law(...)` or `BAIDU`.
+        pickiness: Exponent of attraction; with 2, an attraction of .5 becomes .25.
 
     Source: Craswell et al., An Experimental Comparison of Click Position-Bias Models,
     WSDM 2008.

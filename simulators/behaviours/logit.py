@@ -1,4 +1,4 @@
-"""Users whose click odds, instead of probabilities, fall with the rank."""
+"""Users whose rank scales the odds of a click, not its probability."""
 
 from dataclasses import dataclass
 
@@ -20,14 +20,14 @@ class LogitAdditive(Behaviour):
     """Adds a term for the rank to the logit of attraction.
 
     logit P(c_k) = logit a + log w_k, or P(c_k) = w_k a / (1 - a + w_k a), with a = most
-    gamma. So examination, w_k / (1 - a + w_k a), depends on the item: attractive items
-    are found at any rank. An additive click model is well specified, but a product is
-    not.
+    gamma. So examination, w_k / (1 - a + w_k a), depends on the item: users find
+    attractive items at any rank. The additive click model is well specified for these
+    users, but the product model is not.
 
     Args:
-        odds: w_k of ranks 1, 2, ..., in [0, 1].
-        most: Attraction of the most attractive item. With 1, it would be clicked at any
-            rank.
+        odds: Factors w_k of the odds at ranks 1, 2, ..., in [0, 1].
+        most: Attraction of the most attractive item. With 1, every user would click
+            this item at any rank.
 
     >>> additive = LogitAdditive((1.0, 0.5), most=1.0)
     >>> additive.click_probability(np.array([[0.5, 0.5]])).round(4).tolist()
