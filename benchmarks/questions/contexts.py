@@ -1,28 +1,28 @@
 """Compares combinations of relevance and bias if bias differs by device.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Small worlds, 10,000 sessions of the production ranker, 60% of them on a phone and
-   40% on a desktop. Populations:
+1. Each small world has 10,000 sessions of the production ranker, 60% on a phone and 40%
+   on a desktop. The populations differ in how users behave on each device:
 
-   | crowd | phone | desktop |
+   | population | phone | desktop |
    |---|---|---|
    | `alike` | position-based | the same |
-   | `scaled` | position-based | half of that examination at every rank |
-   | `depths` | position-based, 1 / k^1.5 | position-based, 1 / k^.5 |
-   | `trusting` | clicks the top without looking (trust bias) | position-based |
-   | `odds` | the rank moves the odds, by 1 / k^1.5 | by 1 / k^.5 |
+   | `scaled` | position-based | position-based, half the examination at each rank |
+   | `depths` | position-based, examination 1 / k^1.5 | examination 1 / k^.5 |
+   | `trusting` | trust bias: clicks top items without examining them | position-based |
+   | `odds` | rank k scales the odds of a click by 1 / k^1.5 | by 1 / k^.5 |
 
-2. Rows as `debias.fit` fits them with its defaults, but in batches of 128:
-   `product_position` does not read the device; `product` adds a bias of the device to
-   that of the position; `product_crossed` has a bias for each pair of device and
-   position; `additive` and `additive_crossed` likewise; `trust` learns trust and
-   examination; `bilinear`, `mixture` and `listwise` are as elsewhere. `production` is
-   the production ranker itself.
-3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
-   10,000 test sessions.
-4. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
-   differences of the table.
+2. The models are trained as by `debias.fit` with its defaults, except for batches of
+   128. `product_position` does not read the device. `product` adds a bias of the device
+   to the bias of the position. `product_crossed` has a bias for each pair of device and
+   position. `additive` and `additive_crossed` do the same for the additive model.
+   `trust` learns trust and examination. `bilinear`, `mixture` and `listwise` are as in
+   the other tables. `production` is the production ranker itself.
+3. The metrics on the test queries are NDCG@5 by grades and the exact expected clicks.
+   The click likelihood is measured on 10,000 test sessions.
+4. There are ten seeds from 100 on. The baseline is `softmax_naive`. Holm's correction
+   is over all differences of the table.
 """
 
 from typing import TYPE_CHECKING
@@ -65,7 +65,7 @@ def users(name: str) -> "tuple[Behaviour, Behaviour]":
 
 
 def crowd(name: str) -> "Population":
-    """The population of this name, on both devices."""
+    """The population with this name, with users on phones and desktops."""
     from simulators.populations import Population, Situation, by_device
 
     phone, desktop = users(name)

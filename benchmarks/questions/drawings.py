@@ -14,7 +14,7 @@ GAINS = ("product", "listwise", "mixture", "ips_estimated_softmax")  # rows of `
 
 
 def by_round(found: Views) -> Figure:
-    """NDCG@5 after each round, with one panel per way of logging."""
+    """NDCG@5 after each round, with one panel per logging policy."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     rounds = range(horizons.ROUNDS + 1)
@@ -32,7 +32,7 @@ def by_round(found: Views) -> Figure:
 
 
 def scoreboards(found: Views) -> Figure:
-    """Kendall's correlation with the truth by metric, a colour per population."""
+    """Kendall's correlation of metrics with the truth, one colour per population."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     rows = (*offline.SCOREBOARDS, *offline.ONLINE)
     titles = {"tau_clicks": "with clicks to expect", "tau_ndcg": "with NDCG@10"}
@@ -63,7 +63,7 @@ def scoreboards(found: Views) -> Figure:
 
 
 def repairs(found: Views) -> Figure:
-    """Correlation of estimated and true relevance by components of the graph."""
+    """Correlation of estimated and true relevance, by number of graph components."""
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     names = [name for name in graph.BLOCKS if name in found]
@@ -81,7 +81,8 @@ def repairs(found: Views) -> Figure:
 def gains(found: Views) -> Figure:
     """Gain of debiasing over raw clicks, by strength of the production ranker.
 
-    A line of panels per number of sessions, and a column per population.
+    The figure has one row of panels per number of sessions, and one column per
+    population.
     """
     measured = [
         size

@@ -1,40 +1,44 @@
 """Identifiability: the effect of exchanging or merging ranks.
 
-Protocol. A first version, on seeds 100 to 109, fitted all rows from .5. It is now the
-row `half`, because the start decides where a log does not identify its ranks. All
-else was fixed before any result was known, and the seeds from 200 on had not been run:
+Protocol. A first version, on seeds 100 to 109, started all fits from .5. It is now the
+row `half`, because the start determines the result if a log does not identify its
+ranks. Everything else was fixed before any result was known, and before any seed from
+200 on was run:
 
-1. 50 queries of ten graded items. The production ranker orders them; the log shuffles
-   items only within blocks of ranks, so that the graph of ranks, linked where one item
-   was shown at both, has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4, 5-7
-   and 8-10; 1-3, 4-6, 7-8 and 9-10. 20,000 sessions of position-based users.
-2. All rows fit the tabular position-based model by maximum likelihood, examination of
-   ranks times attraction of items: attraction from .5, examination from five draws
-   between .1 and .9. They differ in what is done about the graph:
+1. There are 50 queries with ten graded items each, and 20,000 sessions of
+   position-based users. The production ranker orders the items, and the log shuffles
+   them only within blocks of ranks. The graph of ranks links two ranks if an item was
+   shown at each of them. It has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4,
+   5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10.
+2. All rows fit the tabular position-based model, in which a click probability is the
+   examination of the rank times the attraction of the item, by maximum likelihood.
+   Attraction starts at .5. Examination starts at five random draws between .1 and .9.
+   The rows differ in how they treat the graph:
 
-| row | the log |
+| row | treatment |
 |---|---|
-| `none` | as it is; scales between components are where the fit leaves them |
-| `half` | the same, fitted from .5 alone, as software does |
-| `merged` | as it is, but one rank of each component shares a bias (`merge_places`) |
+| `none` | none; the start determines the scale of each component |
+| `half` | none; fitted from .5 only, as is common in software |
+| `merged` | one rank of each component shares a bias (`merge_places`) |
 | `swaps` | a tenth of the sessions exchange the ranks that `debias diagnose` names |
-| `plan` | as many sessions exchange ranks in the shares that `debias plan` advises |
-| `random` | sessions exchange two ranks drawn by lot, at the cost of `plan` |
-| `told` | as it is; examination is known, and attraction alone is estimated |
+| `plan` | a tenth of the sessions exchange ranks as `debias plan` advises |
+| `random` | sessions exchange two random ranks, at the same cost as `plan` |
+| `told` | examination is known, and only attraction is estimated |
 
-   With one component `diagnose` names no ranks, and `swaps` is `none`. Cost is the
-   exact expectation of clicks lost, `clicks_lost` its share. All logs have 20,000
-   sessions.
-3. `relevance_correlation` is Pearson's of estimated and true attraction over all items
-   of all queries, `ndcg@5` that of the order by estimated attraction, and
-   `examination_error` the mean absolute error of log examination relative to rank 1,
-   all averaged over the starts; `start_spread` is the standard deviation of the
-   correlation over them.
-4. Ten seeds from 200 on; the baseline is `none`; Holm's correction is over all
-   differences of the table.
+   With one component, `diagnose` names no ranks, and `swaps` equals `none`. The cost of
+   an exchange is the exact expected loss of clicks. `clicks_lost` is this loss as a
+   share of all clicks. All logs have 20,000 sessions.
+3. `relevance_correlation` is Pearson's correlation of estimated and true attraction
+   over all items of all queries. `ndcg@5` is the NDCG of the ranking by estimated
+   attraction. `examination_error` is the mean absolute error of log examination
+   relative to rank 1. All three are averages over the starts. `start_spread` is the
+   standard deviation of the correlation over the starts.
+4. There are ten seeds from 200 on. The baseline is `none`. Holm's correction is over
+   all differences of the table.
 
-After Chen et al., Identifiability Matters: Revealing the Hidden Recoverable Condition
-in Unbiased Learning to Rank, ICML 2024 (node intervention, node merging).
+The repairs follow Chen et al., Identifiability Matters: Revealing the Hidden
+Recoverable Condition in Unbiased Learning to Rank, ICML 2024 (node intervention, node
+merging).
 """
 
 from collections.abc import Mapping, Sequence
@@ -130,7 +134,7 @@ class _ExchangingShelf(NamedTuple):
 
 @dataclass(frozen=True)
 class Repair:
-    """One repair of a graph with a number of components."""
+    """One row: a repair of a graph with a given number of components."""
 
     row: str
     population: str
@@ -163,14 +167,14 @@ class Repair:
         return {**found, "start_spread": float(spread), "clicks_lost": lost}
 
     def starts(self, seed: int) -> np.ndarray:
-        """(starts, L) initial examination of fits."""
+        """(starts, L) initial examination of each fit."""
         if self.row in ("half", *BOUNDS):
             return np.full((1, ITEMS), 0.5)
         rng = np.random.default_rng([seed, 64])
         return rng.uniform(0.1, 0.9, (STARTS, ITEMS))
 
     def exchanges(self, log: Any) -> tuple[Pairs, float]:
-        """The exchanges, and the share of clicks that they cost."""
+        """The exchanges of ranks, and the share of clicks that they lose."""
         from debias.diagnosis.identifiability import connectivity
         from debias.propensity import plan
 
@@ -193,7 +197,7 @@ class Repair:
     def estimated(
         self, log: Any, items: int, start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(L,) examination and (items,) attraction, up to scale."""
+        """(L,) estimated examination and (items,) attraction, up to a common scale."""
         from debias.diagnosis.identifiability import connectivity
         from debias.propensity import merge_places
         from debias.propensity.cells import cells
@@ -213,7 +217,7 @@ class Repair:
 
 
 def cost(log: Any, pair: tuple[int, int]) -> float:
-    """Exact share of a session's clicks that the exchange of two ranks loses."""
+    """Exact expected share of clicks that are lost by exchanging two ranks."""
     from simulators.behaviours import PositionBased
 
     theta = np.array(PositionBased().theta)[: log.list_size]
@@ -224,7 +228,7 @@ def cost(log: Any, pair: tuple[int, int]) -> float:
 
 
 def fitted(counted: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Examination and attraction at the maximum of the likelihood, by EM.
+    """Maximum-likelihood estimates of examination and attraction, by EM.
 
     Args:
         counted: The cells of a log.
@@ -242,7 +246,7 @@ def fitted(counted: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def told(counted: Any) -> tuple[np.ndarray, np.ndarray]:
-    """True examination, and attraction as clicks over examination."""
+    """True examination, and attraction estimated as clicks per examination."""
     from simulators.behaviours import PositionBased
 
     theta = np.array(PositionBased().theta)[: counted.ranks]

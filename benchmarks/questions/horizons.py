@@ -1,26 +1,29 @@
 """Long horizons: rankers that are trained on their own logs.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Ten rounds. In each, the ranker in production shows ten items a session to
-   position-based users: 4,000 sessions of the queries to learn from, 1,000 of those to
-   choose weights by. A new model is fitted to the clicks of this round alone, as
-   `debias.fit` fits with its defaults but in batches of 128, and is in production in
-   the next round. The first ranker is ridge regression on the grades of 20 queries.
-2. Populations: under `fixed` a list is always the best ten in order; under `explored`
-   each place holds, one time in ten, any item that is left (epsilon-greedy, .1).
-3. After each round the ranker is judged on queries that are never logged: NDCG@5 by
-   grades, and the exact expected clicks on its best ten. `clicks_earned` is the exact
-   expectation of the clicks of a logged session, averaged over the ten rounds, so it
-   includes the cost of exploration.
-4. Two correlations show whether rankings converge, and whether to the truth. `own_tau`
-   is Kendall's correlation of the rankings of the last two rounds, `truth_tau` that of
-   the last ranking with the true attraction.
-5. Ten seeds from 100 on; the baseline is `softmax_naive`; Holm's correction is over all
-   differences of the table.
+1. There are ten rounds. In each round, the production ranker shows lists of ten items
+   to position-based users: 4,000 sessions of training queries and 1,000 sessions of
+   validation queries. A new model is trained only on the clicks of this round, as by
+   `debias.fit` with its defaults, except for batches of 128. It is the production
+   ranker of the next round. The first production ranker is ridge regression on the
+   grades of 20 queries.
+2. There are two populations. Under `fixed`, a list always shows the best ten items in
+   order. Under `explored`, each position holds a random remaining item with probability
+   .1 (epsilon-greedy).
+3. After each round, the ranker is evaluated on test queries, which are never logged.
+   The metrics are NDCG@5 by grades and the exact expected clicks on its best ten items.
+   `clicks_earned` is the exact expected number of clicks of a logged session, averaged
+   over the ten rounds, so it includes the cost of exploration.
+4. Two correlations show whether rankings converge, and whether they converge to the
+   truth. `own_tau` is Kendall's correlation of the rankings of the last two rounds.
+   `truth_tau` is Kendall's correlation of the last ranking with the true attraction.
+5. There are ten seeds from 100 on. The baseline is `softmax_naive`. Holm's correction
+   is over all differences of the table.
 
-`production` never learns; `full_information_softmax` is the same tower told the
-attraction of every item.
+`production` is the first production ranker, without training.
+`full_information_softmax` is the same tower, trained on the true attraction of every
+item.
 """
 
 from collections.abc import Mapping
@@ -43,7 +46,7 @@ BOUNDS = ("production", "full_information_softmax")
 
 @dataclass(frozen=True)
 class Horizon:
-    """One model in ten rounds of logging, training and deployment."""
+    """One row: ten rounds of logging, training and deployment."""
 
     row: str
     population: str
@@ -90,7 +93,7 @@ class Horizon:
         }
 
     def next_scores(self, served: Any, three: Any, seed: int) -> list[np.ndarray]:
-        """Scores of all items by a model of the clicks of one round."""
+        """Scores of all items by a model trained on the clicks of one round."""
         from benchmarks.ranking.protocol import scores
         from benchmarks.ranking.rows import fit
 

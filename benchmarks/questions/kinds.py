@@ -1,23 +1,31 @@
 """Choice of the number of mixture components by held-out clicks.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Small worlds, 5,000 sessions of the production ranker. Populations of one to four
-   kinds of users: `one` position-based; `depths` and `two` of a half each, who differ
-   in depth alone, or in depth and in taste; `uneven` as `two` with 90% and 10%; `three`
-   position-based, by rank alone, by item alone, a third each; `four` these and the
-   picky ones of `two`, a quarter each.
-2. Rows: `kinds_1` to `kinds_4` are mixtures of so many product models with learned
-   shares, as `debias.fit` fits with its defaults but in batches of 128 (`kinds_1` is
-   `product`); `chosen` is the one of the four with the best click likelihood on the
-   held-out sessions that also chose its weights; `averaged` is three product models
-   that are trained separately, of the size of `kinds_3`.
-3. `kinds` is the number of components of the row, `right` whether it is the true
+1. Each small world has 5,000 sessions of the production ranker. The populations have
+   one to four kinds of users in equal shares, except `uneven`:
+
+   | population | kinds of users |
+   |---|---|
+   | `one` | position-based |
+   | `depths` | two kinds that differ only in the depth to which they read |
+   | `two` | impatient and picky users, who differ in depth and in taste |
+   | `uneven` | 90% impatient and 10% picky users |
+   | `three` | position-based, clicks by rank only, clicks by item only |
+   | `four` | the kinds of `three`, and the picky users of `two` |
+
+2. The models are trained as by `debias.fit` with its defaults, except for batches of
+   128. `kinds_1` is the product model. `kinds_2` to `kinds_4` are mixtures of two to
+   four product models with learned shares. `chosen` is that of these four rows with the
+   best click likelihood on the validation sessions, which also chose its weights.
+   `averaged` averages three separately trained product models, so it has the size of
+   `kinds_3`.
+3. `kinds` is the number of components of the row, and `right` is 1 if it is the true
    number. `type_rand_index` is the adjusted Rand index of most likely components and
-   true kinds; NDCG@5 and clicks to expect are on the test queries, click likelihood on
-   5,000 test sessions.
-4. Ten seeds from 100 on; the baseline is `kinds_1`; Holm's correction is over all
-   differences of the table.
+   true kinds of users. NDCG@5 and expected clicks are measured on the test queries, and
+   the click likelihood on 5,000 test sessions.
+4. There are ten seeds from 100 on. The baseline is `kinds_1`. Holm's correction is over
+   all differences of the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +63,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Kinds:
-    """A number of components in the model, and of kinds in the population."""
+    """One row: a number of mixture components, on one population."""
 
     row: str
     population: str
@@ -89,7 +97,7 @@ def results(population: str, seed: int) -> dict[str, Result]:
 
 
 def crowd(name: str) -> "Population":
-    """The population of the world with this name."""
+    """The population with this name."""
     from simulators.populations import Population, named
 
     if name in PRESETS:
@@ -122,7 +130,7 @@ def measured(row: str, found: Any, seed: int) -> Result:
 
 
 def builder(row: str, found: Any) -> Callable[[int], Any]:
-    """Builder of a row's click model from a seed."""
+    """Function from a seed to the untrained click model of a row."""
     from debias.data.layout import layout_of
     from debias.models import Mixture, Product
     from debias.models.builders import INIT_STD, bias, product, product_three, relevance

@@ -1,23 +1,25 @@
 """The gain of cross-position attention, by layout.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Small worlds, 10,000 sessions of the production ranker. Populations: `list`, one
-   column of ten; `2x5`, `5x2` and `3x4`, grids of so many rows and columns, where
-   attractive cells draw attention from their neighbours, more within a row than across
-   rows; `carousel`, two rows of five that are swiped independently, where no cell draws
-   attention from another.
-2. Rows as `debias.fit` fits them with its defaults, but in batches of 128. `xpa_own` is
-   XPA without neighbours; `xpa_places` reads the places of neighbours, `xpa_relevance`
-   reads their relevance, `xpa` both. In all of them, attention depends only on the
-   layout. In `xpa_items`, attention also reads the relevance of both items, with
-   queries and keys of half the size: 272 weights of attention where `xpa` has 288.
+1. Each small world has 10,000 sessions of the production ranker. The populations are
+   layouts. `list` is one column of ten items. `2x5`, `5x2` and `3x4` are grids with
+   this number of rows and columns; attractive cells draw attention from their
+   neighbours, more within a row than across rows. `carousel` has two rows of five items
+   that users swipe independently, and no cell draws attention from another.
+2. The models are trained as by `debias.fit` with its defaults, except for batches of
+   128. `xpa_own` is XPA without neighbours. `xpa_places` reads the positions of
+   neighbours, `xpa_relevance` reads their relevance, and `xpa` reads position and
+   relevance. The attention weights of these models depend only on the layout. In
+   `xpa_items`, they also depend on the relevance of both items. Its queries and keys
+   have half the size, so it has 272 attention parameters, compared with 288 in `xpa`.
    `production` is the production ranker itself.
-3. NDCG@5 by grades and exact expected clicks on the test queries; click likelihood on
-   10,000 test sessions; `attention_correlation` is Spearman's correlation of attention
-   with the true influence of cells on each other, in one test session.
-4. Ten seeds from 100 on; the baseline is `xpa_own`; Holm's correction is over all
-   differences of the table.
+3. The metrics on the test queries are NDCG@5 by grades and the exact expected clicks.
+   The click likelihood is measured on 10,000 test sessions. `attention_correlation` is
+   Spearman's correlation of attention with the true influence of cells on each other,
+   in one test session.
+4. There are ten seeds from 100 on. The baseline is `xpa_own`. Holm's correction is over
+   all differences of the table.
 """
 
 from typing import TYPE_CHECKING

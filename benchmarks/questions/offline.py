@@ -1,38 +1,40 @@
-"""How well metrics of offline evaluation agree with the truth.
+"""Agreement of metrics of offline evaluation with the truth.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Ten rankers are compared in each small world: seven models fitted to 5,000 sessions
-   of the production ranker as `debias.fit` fits, in batches of 128 and at most four
-   passes (`naive`, `position_feature`, `additive`, `product`, `xpa`, `softmax_naive`,
-   `listwise`), and ridge regressions on the grades of 20 queries (the one in
-   production), 72 and all.
-2. A scoreboard gives each ranker a number, computed from 5,000 sessions of the test
-   queries that the production ranker logged:
+1. Each small world compares ten rankers. Seven are models (`naive`, `position_feature`,
+   `additive`, `product`, `xpa`, `softmax_naive`, `listwise`). They are trained on 5,000
+   sessions of the production ranker, as by `debias.fit` but with batches of 128 and at
+   most four passes. Three are ridge regressions on the grades of 20 queries (the
+   production ranker), of 72 queries and of all training queries.
+2. A scoreboard is a metric that gives each ranker a number. It is computed from 5,000
+   sessions of the test queries that the production ranker logged:
 
-| row | number |
+| scoreboard | number |
 |---|---|
-| `log_likelihood` | of clicks given those above; of the five that predict clicks |
-| `concordance` | share of pairs of a click and a skip in order, same query and place |
-| `click_ndcg` | NDCG@10 of the logged lists in the new order, clicks for relevance |
-| `click_ndcg_ips` | DCG@10 of the same, each click over the examination of its rank |
-| `examination_ips` | clicks to expect by examination, `debias.propensity.off_policy` |
-| `placement_ips` | the same by examined placements, weights of 10 at most |
-| `policy_ips` | clicks to expect by logged propensities, self-normalised, clipped |
-| `policy_dr` | the same around the guesses of `product`, doubly robust |
-| `interleaving` | sessions won less lost in 5,000 team drafts against production |
-| `ab_test` | mean clicks of 5,000 sessions that are shown its best ten |
+| `log_likelihood` | log-likelihood of clicks; only for models that predict clicks |
+| `concordance` | share of correctly ordered pairs (click, skip) at a query and rank |
+| `click_ndcg` | NDCG@10 of the re-ranked logged lists, with clicks as relevance |
+| `click_ndcg_ips` | DCG@10 of the same lists, with clicks divided by examination |
+| `examination_ips` | expected clicks, weighted by examination (`off_policy`) |
+| `placement_ips` | expected clicks, weighted by examined positions, weights <= 10 |
+| `policy_ips` | expected clicks, by logged propensities, self-normalised and clipped |
+| `policy_dr` | `policy_ips`, doubly robust with the predictions of `product` |
+| `interleaving` | wins minus losses against production in 5,000 team drafts |
+| `ab_test` | mean clicks of 5,000 sessions that show the ranker's best ten items |
 
-   Examination is estimated from the training log. The last two need separate traffic
-   for each ranker, so they are not offline numbers and are shown separately.
-3. The truth, on the test queries, is the exact expected clicks on the ten best items,
-   and NDCG@10 by grades. `tau_clicks` and `tau_ndcg` are Kendall's correlations over
-   the rankers of a scoreboard with both. `tau_clicks_five` is over the five that
-   predict clicks, for every scoreboard. `clicks_lost` is the share of the best ranker's
-   clicks that is lost if the ranker is chosen by the scoreboard, among the rankers that
-   it can judge.
-4. Crowds: position-based, mixed, trusting. Ten seeds from 100 on; the baseline is
-   `click_ndcg`; Holm's correction is over all differences of the table.
+   Examination is estimated from the training log. `interleaving` and `ab_test` need
+   separate traffic for each ranker. So they are online metrics and are shown
+   separately.
+3. The truth is the exact expected clicks on the ten best items, and NDCG@10 by grades,
+   both on the test queries. `tau_clicks` and `tau_ndcg` are Kendall's correlations of a
+   scoreboard with these two, over the rankers. `tau_clicks_five` is the same as
+   `tau_clicks` over the five models that predict clicks. `clicks_lost` is the loss of
+   expected clicks if the scoreboard chooses the ranker, relative to the best ranker
+   that it can evaluate.
+4. The populations are position-based, mixed, and trusting users. There are ten seeds
+   from 100 on. The baseline is `click_ndcg`. Holm's correction is over all differences
+   of the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +64,7 @@ Numbers = Mapping[str, float]  # by ranker
 
 
 class Judged(NamedTuple):
-    """The values of all metrics for all rankers of one world, and the truth."""
+    """The values of all scoreboards for all rankers of one world, and the truth."""
 
     boards: Mapping[str, Numbers]
     clicks: Numbers
@@ -71,7 +73,7 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """One metric of rankers by clicks, on one population."""
+    """One row: a scoreboard of rankers, on one population."""
 
     row: str
     population: str
@@ -85,7 +87,7 @@ class Scoreboard:
 
 
 def agreement(found: Judged, board: str) -> dict[str, float]:
-    """Agreement of a metric with the truth over rankers."""
+    """Agreement of a scoreboard with the truth, over rankers."""
     numbers = found.boards[board]
     names = list(numbers)
     best = max(names, key=numbers.__getitem__)
@@ -99,7 +101,7 @@ def agreement(found: Judged, board: str) -> dict[str, float]:
 
 
 def tau(names: Any, one: Numbers, other: Numbers) -> float:
-    """Kendall's correlation of two values over rankers.
+    """Kendall's correlation, over rankers, of two values of each ranker.
 
     >>> found = tau("abc", {"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20})
     >>> round(found, 3)
@@ -145,8 +147,8 @@ def rankers(
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
     """Scores of the test items by ranker, click likelihoods, and predicted clicks.
 
-    The guess (items, L) is the click probability of an item at a rank according to
-    `product`.
+    The predicted clicks, (items, L), are the click probabilities of the model `product`
+    for each item at each rank.
     """
     from benchmarks.questions.worlds import parts
     from benchmarks.ranking.protocol import click_metrics, predicted_logits, scores
@@ -182,7 +184,7 @@ def guessed(model: Any, features: np.ndarray, ranks: int) -> np.ndarray:
 def by_clicks(
     found: Any, guess: np.ndarray
 ) -> dict[str, Callable[[np.ndarray], float]]:
-    """Metrics of scores (items,) that only need the test log.
+    """Functions from scores (items,) to metrics that only need the test log.
 
     Args:
         found: The world.
@@ -242,7 +244,7 @@ def by_clicks(
 def online(
     found: Any, scores: Mapping[str, np.ndarray], seed: int, sessions: int
 ) -> dict[str, dict[str, float]]:
-    """Online metrics: interleaving with production, and an A/B test."""
+    """Online metrics: interleaving with the production ranker, and an A/B test."""
     from simulators.clicks import simulate
     from simulators.interleaving import interleave
     from simulators.policies import Deterministic

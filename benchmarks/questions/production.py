@@ -1,22 +1,24 @@
 """The gain of debiasing by strength of the production ranker.
 
-Protocol, fixed before any result was looked at:
+Protocol, fixed before any result was seen:
 
-1. Small worlds. The production ranker is ridge regression on the grades of 1%, 10% or
-   100% of the queries to learn from (3, 24 or 240), and its log has 1,000, 10,000 or
-   100,000 sessions to learn from, a quarter of that to choose weights by. Populations
-   are named CROWD-LABELS-SESSIONS, such as `pbm-100-1e3`. One crowd, `mixed`, also has
-   logs of 1,000,000 sessions, with the rows of `LARGE` alone.
-2. Rows: `softmax_naive`, click models (`product`, `listwise`, `mixture`) and
-   corrections (`ips_estimated_softmax`, `dual_learning`, `upe`), as `debias.fit` fits
-   them with its defaults but in batches of 128; `auto` is the model that
-   `debias.select` chooses; `production` is the production ranker itself.
-3. NDCG@5 by grades and exact expected clicks, on the test queries. The map shows the
-   difference of every row from `softmax_naive` in each population, paired by seed.
-4. Five seeds from 100 on; Holm's correction is over all differences of the table.
+1. The production ranker of a small world is ridge regression on the grades of 1%, 10%
+   or 100% of the training queries (3, 24 or 240). The training log has 1,000, 10,000 or
+   100,000 sessions, and the validation log has a quarter of this number. Populations
+   are named USERS-LABELS-SESSIONS, such as `pbm-100-1e3`. The users `mixed` also have
+   logs of 1,000,000 sessions, with only the rows of `LARGE`.
+2. The rows are `softmax_naive`, click models (`product`, `listwise`, `mixture`) and
+   corrections (`ips_estimated_softmax`, `dual_learning`, `upe`). They are trained as by
+   `debias.fit` with its defaults, except for batches of 128. `auto` is the model that
+   `debias.select` chooses. `production` is the production ranker itself.
+3. The metrics on the test queries are NDCG@5 by grades and the exact expected clicks.
+   The figure shows the difference of every row from `softmax_naive` in each population,
+   paired by seed.
+4. There are five seeds from 100 on. Holm's correction is over all differences of the
+   table.
 
-After Niu et al., SIGIR 2025, who find that corrections often fail to outperform naive
-learning where the production ranker is strong and sessions are few.
+Niu et al., SIGIR 2025, find that corrections often fail to outperform naive learning if
+the production ranker is strong and sessions are few.
 """
 
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ FEWEST = 2  # queries whose grades the weakest production ranker has seen
 
 @dataclass(frozen=True)
 class Learned:
-    """One model on the log of a production ranker of a given strength."""
+    """One row: a model trained on the log of a production ranker of given strength."""
 
     row: str
     crowd: str

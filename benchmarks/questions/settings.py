@@ -9,7 +9,7 @@ BATCH = 128  # sessions
 
 
 def config(seed: int = 0) -> TrainingConfig:
-    """The defaults with small batches, which need fewer passes on small logs."""
+    """The defaults with small batches, which need fewer passes over small logs."""
     return TrainingConfig(batch_size=BATCH, seed=seed)
 
 

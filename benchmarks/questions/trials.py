@@ -1,4 +1,4 @@
-"""A model of the ranking tables on a small world, compared with the truth."""
+"""Measures models of the ranking tables on small worlds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class OnCrowd:
 
     Attributes:
         row: A learning row of `benchmarks.ranking.learners`, or `LOGGING`.
-        population: The name of the crowd.
-        crowds: Function of a module, from the name to the population.
-        sessions: Numbers of training and test sessions.
+        population: Name of the population.
+        crowds: Function from the name to the population.
+        sessions: Number of training sessions, and of test sessions.
         list_size: Items per list.
     """
 

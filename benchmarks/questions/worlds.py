@@ -1,9 +1,9 @@
 """Small worlds for the tables on open questions.
 
-400 queries are generated as for the tables of rankers, but with 10 to 40 items, 20 in
-the median, and are split 60 : 20 : 20 into queries to learn from, to choose weights by,
-and to test on. A production ranker, ridge regression on the grades of some of the
-queries to learn from, orders the items, and a policy shows ten of them per session.
+Each world has 400 generated queries with 10 to 40 items (median 20). They are split 60
+: 20 : 20 into training, validation and test queries. The production ranker is ridge
+regression on the grades of some training queries. A policy shows ten items per session
+by the scores of this ranker.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,9 +42,8 @@ def parts(
 
     Args:
         seed: Seed of queries, items, grades and split.
-        labels: Share of the first split with whose grades the production ranker is
-            fitted.
-        fewest: Smallest number of these queries.
+        labels: Share of the training queries whose grades train the production ranker.
+        fewest: Smallest number of queries whose grades train the production ranker.
         queries: Number of queries.
     """
     from debias.layers import Standardize
@@ -60,7 +59,7 @@ def parts(
 
 
 def stochastic(ranker: Ranker) -> Policy:
-    """A Plackett-Luce policy, because production rankings change from day to day."""
+    """A Plackett-Luce policy: production rankings change from day to day."""
     return PlackettLuce(ranker, TEMPERATURE)
 
 
@@ -73,14 +72,14 @@ def logged(
     seed: int,
     list_size: int = LIST_SIZE,
 ) -> World:
-    """A log of each split; the second has a quarter of the sessions.
+    """Simulates a log of each split; the validation log has a quarter of the sessions.
 
     Args:
-        crowd: The population that clicks.
+        crowd: The population of users.
         three: The splits.
-        scores: (items,) scores of each split, by which the policy ranks.
+        scores: (items,) scores by which the policy ranks, for each split.
         policy: Function from a ranker to a policy.
-        sessions: Numbers of training and test sessions.
+        sessions: Number of training sessions, and of test sessions.
         seed: Seed of all three logs.
         list_size: Items per list.
     """
@@ -109,7 +108,7 @@ def world(
     labels: float = 0.01,
     fewest: int = FEWEST,
 ) -> World:
-    """The logs of the production ranker for one seed; the last one is cached."""
+    """The logs of the production ranker for one seed; the last result is cached."""
     three = parts(seed, labels, fewest)
     scores = [part.production for part in three]
     return logged(named(crowd), three, scores, stochastic, sessions, seed)
