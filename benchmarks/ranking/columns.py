@@ -1,17 +1,18 @@
-"""The gain from a badge in the bias tower and from a category.
+"""The gain from a badge in the bias tower, and from a categorical feature.
 
-Both worlds are drawn anew for each seed. Attraction is a function of the features, so
-that a relevance tower can learn it exactly. All rows use `debias.fit` of "product" with
-its defaults; rankings are judged on items that no session has shown.
+Each seed draws two new worlds, one for badges and one for categories. Attraction is a
+function of the features, so that a relevance tower can learn it exactly. All rows train
+the model "product" with the defaults of `debias.fit`. Rankings are evaluated on items
+that no session has shown.
 
-| row | sees |
+| row | training data |
 |---|---|
-| `no_badge` | clicks of users who do not mind badges: what there is to reach |
-| `with_column` | clicks of users whom a badge makes examine twice as often; the badge |
-| `without_column` | the same clicks, and no badge |
-| `category` | a category as codes, which the default embeds |
-| `one_hot` | the same as a column for each value, by hand |
-| `dropped` | the numbers alone |
+| `no_badge` | clicks of users who ignore badges, an upper bound |
+| `with_column` | clicks of users who examine badged items twice as often; the badge |
+| `without_column` | the clicks of `with_column`, without the badge |
+| `category` | a category as integer codes, which the default model embeds |
+| `one_hot` | the category as one column per value, encoded by hand |
+| `dropped` | only the numerical features |
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Items(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """One row: the columns that the model reads."""
+    """One row: a product model that reads some of the columns."""
 
     row: str
     population: str

@@ -1,7 +1,8 @@
 """Coverage of the intervals of examination.
 
 For each replication, a new log is simulated, and each estimator gives intervals for
-examination. Of 95% intervals, 95% must contain the true value.
+examination. The coverage of 95% intervals should be 95%: this share should contain the
+true value.
 """
 
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ class Coverage:
         return {**asdict(KINDS[self.population]), **own}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """Coverage of intervals over identified ranks."""
+        """Share of intervals that contain the true value, over identified ranks."""
         inside = np.array(
             [
                 self.replicate(part_seed(seed, number, REPLICATIONS))
@@ -71,7 +72,7 @@ class Coverage:
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 
     def replicate(self, seed: int) -> np.ndarray:
-        """(ranks - 1,) whether the interval holds the truth; nan without interval."""
+        """(ranks - 1,) whether each interval holds the truth; nan without interval."""
         from debias.propensity import estimate
 
         log, features = simulated(self.method, self.population, seed)
@@ -86,10 +87,10 @@ class Coverage:
 
 
 def simulated(method: str, population: str, seed: int) -> tuple[Any, Any]:
-    """A log, and features for the methods that need them.
+    """A log, and features for the estimators that need them.
 
-    For these estimators, attraction follows their assumption: logistic in the features
-    for regression-EM, log-linear for the dual learning algorithm.
+    For estimators that read features, attraction follows their assumption: logistic in
+    the features for regression-EM, log-linear for the dual learning algorithm.
     """
     from simulators.behaviours import PositionBased
     from simulators.clicks import simulate

@@ -1,8 +1,7 @@
 """Judgments from clicks compared with other measures; checks of plans.
 
-The quality of a judgment is how well its order of the items of a query agrees with
-their true attraction. A plan is fulfilled if a log that follows it gives every rank the
-promised standard error.
+A judgment is good if it orders the items of a query by their true attraction. A plan is
+correct if a log that follows it gives every rank the promised standard error.
 """
 
 from collections.abc import Mapping
@@ -43,10 +42,10 @@ def simulated(population: str, seed: int) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=1)
 def judged(population: str, seed: int, told: bool = False) -> Judged:
-    """The judgments of one seed; the last ones are cached.
+    """The judgments of one seed; the last result is cached.
 
-    They are by the log's own propensities, or by the true examination and trust of the
-    population.
+    Judgments use propensities estimated from the log or, if `told`, the true
+    examination and trust of the population.
     """
     from benchmarks.ranking.learners import examination_of
     from debias.propensity import Propensities, judge, propensities
@@ -73,7 +72,7 @@ def judged(population: str, seed: int, told: bool = False) -> Judged:
 
 @dataclass(frozen=True)
 class Judgment:
-    """One measure of (query, item) pairs on one population."""
+    """One row: a measure of (query, item) pairs, on one population."""
 
     row: str
     population: str
@@ -137,17 +136,18 @@ def taus(
     truth: np.ndarray,
     decided_by: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Mean over queries of two of Kendall's coefficients.
+    """Means over queries of Somers' D and of Kendall's tau-b.
 
-    The first is Somers' D. It divides by the number of pairs that the truth orders, so
-    two items that the measure ties count as if it ordered them at random. The second,
-    tau-b, divides by the geometric mean of that number and the number of pairs that the
-    measure orders.
+    Somers' D divides by the number of pairs that the truth orders, so a pair that the
+    measure ties counts as if it were ordered at random. Tau-b divides by the geometric
+    mean of two numbers: the pairs that the truth orders, and the pairs that the measure
+    orders.
 
     Args:
         query: (P,) ascending.
         value, truth: (P,).
-        decided_by: (P,) a measure; pairs that it ties do not count. None: all count.
+        decided_by: (P,) another measure; only pairs that it does not tie count. With
+            None, all pairs count.
 
     >>> found = taus(np.zeros(3, int), np.array([2.0, 1, 1]), np.array([3.0, 2, 1]))
     >>> np.round(found, 3).tolist()
@@ -189,8 +189,8 @@ JUDGMENTS = tuple(
 class Kept:
     """Whether logs that follow a plan reach the promised error.
 
-    The population says what the plan knows besides a log in a fixed order: "bounds"
-    nothing, "known" examination.
+    The plan reads a log in a fixed order. If the population is "bounds", the plan has
+    no other information; if it is "known", the plan also knows examination.
     """
 
     se: float

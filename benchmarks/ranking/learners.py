@@ -1,8 +1,8 @@
 """Learning rows of the ranking tables: builders of models.
 
 Every row has the same relevance tower. A row reads features, layout and clicks of the
-training log; rows with `known` in their names also read the true examination. The
-`view` of a row is its change of the world before training.
+training log. Rows with `known` in their names also read the true examination. The
+`view` of a row is a function that changes the world before training.
 """
 
 import warnings
@@ -58,7 +58,7 @@ def unchanged(world: World) -> World:
 
 
 class Learner(NamedTuple):
-    """A learning row: a model and its view of a world."""
+    """A learning row: a builder of its model, and its view of a world."""
 
     build: Builder
     view: Callable[[World], World] = unchanged
@@ -71,7 +71,8 @@ def bias(seed: int, world: World) -> BiasTower:
 def known_examination(world: World) -> tuple[list[float], list[float]]:
     """alpha and beta of the population: P(click) = alpha gamma + beta by position.
 
-    Exact if items do not compete for clicks; otherwise, of items shown alone.
+    These values are exact if items do not compete for clicks. If items do, the values
+    are those of an item whose neighbours have attraction 0.
     """
     return examination_of(world.population, world.train.log.list_size)
 
@@ -79,7 +80,7 @@ def known_examination(world: World) -> tuple[list[float], list[float]]:
 def examination_of(
     population: Population, list_size: int
 ) -> tuple[list[float], list[float]]:
-    """`known_examination` of a population."""
+    """alpha and beta of a population, see `known_examination`."""
     alone = np.eye(list_size)  # attraction 1 at one place, and 0 elsewhere
     low, high = (
         click_probability(population, attraction).diagonal()
@@ -161,7 +162,7 @@ def weighted(world: World) -> World:
 
 
 def omitted(world: World) -> World:
-    """Hides every second feature, although the order of the log depends on them."""
+    """Hides every second feature, although the logging policy used these features."""
 
     def halved(split: Split) -> Split:
         data = split.data
@@ -183,11 +184,12 @@ def clicked(world: World) -> World:
 
 
 class Known(ClickModel):
-    """The click model with everything known except relevance.
+    """A click model that knows everything except relevance.
 
-    P(click) = examination (low + (high - low) sigmoid(r(x))), with low and high the
-    click probabilities, if examined, of attractions 0 and 1 at that place for the kind
-    of user. All three come packed in `context`, `(batch, 3 list_size)`.
+    P(click) = examination (low + (high - low) sigmoid(r(x))). low and high are the
+    click probabilities after examination for attractions 0 and 1, at the position of
+    the item and for the type of the user. `context`, `(batch, 3 list_size)`, contains
+    examination, low and high.
     """
 
     def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
@@ -208,7 +210,7 @@ class Known(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Loss of clicks or, if `listwise`, of the clicked items of a list."""
+        """Cross-entropy of each click or, if `listwise`, of a softmax over the list."""
         if self.listwise:
             return softmax_cross_entropy(clicks, outputs)
         return super().session_losses(batch, clicks, outputs, training)
@@ -218,10 +220,10 @@ class Known(ClickModel):
 
 
 class Told(ClickModel):
-    """The tower trained on the true attraction of every item.
+    """A tower that is trained on the true attraction of every item.
 
-    It learns what infinitely many clicks without bias would show. Attractions come
-    packed in `context`, `(batch, list_size)`.
+    It learns what infinitely many unbiased clicks would show. `context`, `(batch,
+    list_size)`, contains the attractions.
     """
 
     def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
@@ -235,7 +237,7 @@ class Told(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Cross-entropy of attraction or, if `listwise`, of its shares in a list."""
+        """Cross-entropy of attraction or, if `listwise`, of its softmax over a list."""
         wanted = ops.where(clicks < 0, -1.0, batch["context"])
         loss = softmax_cross_entropy if self.listwise else click_cross_entropy
         return loss(wanted, outputs)
@@ -248,9 +250,10 @@ DEALS = 5  # random divisions of a query's items into lists
 
 
 def graded(world: World) -> World:
-    """All items of every query in random lists of ten, with their attraction.
+    """A world whose lists show all items of every query, with their attraction.
 
-    The test split does not change.
+    Lists are random and have the length of the logged lists. The test split does not
+    change.
     """
 
     def dealt(split: Split, number: int) -> Split:
@@ -277,7 +280,7 @@ def graded(world: World) -> World:
 
 
 def known_context(log: ClickLog, behaviours: tuple[Behaviour, ...]) -> np.ndarray:
-    """(S, 3 L) examination, and click probability at attraction 0 and 1."""
+    """(S, 3 L) examination, and click probabilities at attraction 0 and at 1."""
     assert log.user_type is not None and log.examination is not None
     ends = [
         np.stack([b.perceive(np.full((1, log.list_size), end))[0] for b in behaviours])
@@ -301,7 +304,7 @@ def informed(world: World) -> World:
 
 
 class PerItem(keras.layers.Layer):
-    """A separate relevance logit for each item, by its number."""
+    """A separate relevance logit for each item number."""
 
     def __init__(self, items: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -312,7 +315,7 @@ class PerItem(keras.layers.Layer):
 
 
 def numbered(world: World) -> World:
-    """Items by number, with all splits as parts of the training log."""
+    """Replaces features by item numbers, and splits the training log into three."""
     data, log = world.train.data, world.train.log
     own = np.arange(data.items, dtype="float32")[:, None]
     items = RankingData(own, data.labels, data.offsets, data.qid, data.max_grade)

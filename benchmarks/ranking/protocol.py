@@ -1,22 +1,23 @@
 """One trial: simulates a log, trains a row on its clicks, and measures it.
 
-The protocol, the same for every row of a table:
+The protocol is the same for every row of a table:
 
-1. Queries are split into training, validation and test, 60 : 20 : 20 (or as the files
-   of a data set say).
-2. A weak production ranker, fitted on the grades of 1% of the training queries (20 at
-   least), shows ten items to a simulated crowd: a Plackett-Luce draw from its scores,
-   as rankings in production move from day to day. Where a trial says `Logging`, every
-   query keeps ten items, drawn at random, and an expert shows all ten by their grades,
-   best or worst first; a share of the sessions sees them in random order instead.
-3. A row sees features, layout and clicks of the training log, and is fitted by
-   `debias.training.fit_prepared` as users' models are. The averaged weights of the
-   judgment with the best click likelihood on the validation log are kept. Grades are
-   never looked at.
-4. Ranking metrics: all items of the test queries, ordered by the relevance-only score,
-   against true grades. Click metrics: sessions of the test queries, logged by the same
-   ranker. `expected_clicks`: the crowd is shown the ten best by the row's own score and
-   their expected number of clicks is computed exactly.
+1. Queries are split into training, validation and test queries, 60 : 20 : 20, or by the
+   files of a data set if it has these splits.
+2. A weak production ranker is fitted on the grades of 1% of the training queries, but
+   at least 20. It shows ten items to a simulated population. Lists are Plackett-Luce
+   draws from its scores, because production rankings change from day to day. In trials
+   with `Logging`, every query has ten random items, and an expert shows all ten by
+   their grades, best or worst first. A share of these sessions sees the items in random
+   order.
+3. A row reads features, layout and clicks of the training log.
+   `debias.training.fit_prepared` fits it, as it fits users' models. Training returns
+   the averaged weights with the best click likelihood on the validation log. It never
+   reads grades.
+4. Ranking metrics compare all items of the test queries, ordered by the relevance-only
+   score, with true grades. Click metrics use sessions of the test queries that the same
+   production ranker logged. `expected_clicks` is the exact expected number of clicks if
+   the population sees the ten best items by the row's own score.
 """
 
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def world(
     logging: Logging | None = None,
     drawn: Drawn | None = None,
 ) -> World:
-    """The simulated world of one seed; the last one is cached."""
+    """The simulated world of one seed; the last result is cached."""
     parts = _split_queries(data, seed, size, drawn is not None)
     attraction = "graded" if drawn is None else drawn.attraction
     return world_of(parts, population, seed, size, logging, attraction)
@@ -172,8 +173,9 @@ def _split_queries(
 def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
     """Ranking metrics and expected clicks of test items ordered by `score` (items,).
 
-    `click_mrr` and `click_share@3` re-rank the lists of the test log: reciprocal rank
-    of the first click, share of all clicks in the first three.
+    `click_mrr` and `click_share@3` re-rank the lists of the test log. They are the mean
+    reciprocal rank of the first click, and the share of clicks on the first three
+    items.
     """
     data, log = world.test.data, world.test.log
     assert data.labels is not None
@@ -193,11 +195,11 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 def check_ndcg(data: RankingData, score: np.ndarray) -> None:
     """Compares NDCG with TensorFlow Ranking's, if it is installed.
 
-    Ties are first broken by order, and queries without a relevant item are left out,
-    because the two implementations treat these cases differently.
+    The two implementations treat ties and queries without a relevant item differently.
+    So ties are first broken by order, and such queries are left out.
 
     Raises:
-        RuntimeError: They differ by more than 1e-5.
+        RuntimeError: The values differ by more than 1e-5.
     """
     import keras
 
@@ -223,7 +225,7 @@ def check_ndcg(data: RankingData, score: np.ndarray) -> None:
 
 
 def shown_clicks(world: World, score: np.ndarray) -> float:
-    """`clicks_of` the test queries of a world."""
+    """Expected clicks on the test queries of a world, see `clicks_of`."""
     return clicks_of(world.population, world.test.data, score, world.attraction)
 
 
@@ -233,7 +235,7 @@ def clicks_of(
     score: np.ndarray,
     attraction: str = "graded",
 ) -> float:
-    """Exact expected clicks per list of the ten best items by `score`.
+    """Exact expected clicks on a list of the ten best items by `score`.
 
     Ties are broken at random, in the same way for every row.
     """
@@ -248,8 +250,8 @@ def clicks_of(
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
     """Likelihood and perplexity of the clicks of `log` under logits (S, L).
 
-    `click_skill` is 1 - loss / loss of a constant predictor, which predicts the mean
-    click rate everywhere.
+    `click_skill` is 1 - loss / loss of a constant predictor. The constant predictor
+    gives every cell the mean click rate.
     """
     likelihood = metrics.click_log_likelihood(log.click, logits, log.mask)
     rate = log.click[log.mask].mean()
@@ -290,10 +292,10 @@ def prepared(world: World) -> Any:
 def trained(
     world: World, build: Callable[[int], Any], config: "TrainingConfig"
 ) -> tuple[Any, float]:
-    """The model and its best validation likelihood, fitted as `debias.fit` does.
+    """Fits a model as `debias.fit` does; returns it and its validation likelihood.
 
     Args:
-        world: Features and clicks for training and for judging.
+        world: Features and clicks for training and for validation.
         build: Function from a seed to a click model.
         config: Training configuration; its seed determines the initial weights.
     """
@@ -314,7 +316,7 @@ def chosen(world: World, config: "TrainingConfig") -> str:
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
-    """(items,) relevance-only scores by a function of features, in pieces."""
+    """(items,) relevance-only scores by a function of features, computed in pieces."""
     from debias.training import score_items
 
     return score_items(score, data.features)

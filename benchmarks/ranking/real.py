@@ -1,10 +1,10 @@
 """Rankers on real features, with every query tested once per seed.
 
-The queries of a LETOR file or folder are dealt into five folds, the same for every
-seed. Each fold is tested by models that learned from clicks on three others and were
-judged by clicks on the fifth. A seed names the production ranker, the clicks and the
-initial weights. Every query counts once, so that intervals are over queries and seeds
-together, see `benchmarks.harness.bootstrap`.
+The queries of a LETOR file or folder are divided into five folds, the same for every
+seed. The models tested on a fold were trained on clicks of three other folds and
+validated on clicks of the fifth fold. A seed determines the production ranker, the
+clicks and the initial weights. Every query counts once, so intervals are over queries
+and seeds together, see `benchmarks.harness.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ DIGITS = 4  # decimals of the values of single queries
 
 @dataclass(frozen=True)
 class RealTrial:
-    """A row on the clicks of one population, over all folds."""
+    """One row on the clicks of one population, over all folds."""
 
     row: str
     population: str
@@ -103,7 +103,7 @@ def read(data: str) -> "RankingData":
 
 
 def joined(parts: Sequence["RankingData"]) -> "RankingData":
-    """Concatenates the queries of all parts, which have the same features."""
+    """Concatenates the queries of all parts, which must have the same features."""
     from debias.data import RankingData
 
     sizes = np.concatenate([part.sizes for part in parts])

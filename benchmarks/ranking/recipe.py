@@ -1,8 +1,9 @@
 """The gain of each part of the training recipe, on the tuning worlds.
 
-One thing is changed at a time: the average of the weights, their decay, batch, rate, or
-the number of passes. `adam_alone` has neither average nor decay, a low rate and few
-passes. A population is a learner on a crowd, because a row is one part of the recipe.
+Each row changes one part of the recipe: weight averaging, weight decay, batch size,
+learning rate, or number of passes. `adam_alone` has neither averaging nor decay, a low
+rate and few passes. A row of this table is one part of the recipe, so a population of
+this table is a learner together with simulated users.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Rows of the ranking tables: bounds, and fitting and measuring of rows.
 
 A row is fitted in a world and then measured. All learning rows share one relevance
-tower, one optimiser and one budget; only the weight decay differs by row; it was chosen
-in a tuning table on worlds that no other table uses. `benchmarks.ranking.learners`
-builds them.
+tower, one optimiser and one budget. Only the weight decay differs by row. It was chosen
+in a tuning table, on worlds that no other table uses. `benchmarks.ranking.learners`
+builds the learning rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ from simulators.populations import Observed
 
 
 class Fit(NamedTuple):
-    """A fitted row and its view of the world."""
+    """A fitted row, and the world as this row sees it."""
 
     validation: float  # mean log-likelihood of its target on the validation split
     model: ClickModel
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 
 def fit(row: str, world: World, config: TrainingConfig) -> Fit:
-    """Trains one learning row; `auto` is the one that `debias.select` chooses."""
+    """Trains one learning row; `auto` trains the row that `debias.select` chooses."""
     if row == "auto":
         row = chosen(world, config)
     build, view = LEARNERS[row]
@@ -55,10 +55,10 @@ def fit(row: str, world: World, config: TrainingConfig) -> Fit:
 
 
 def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
-    """(items,) scores of the test items by a row.
+    """(items,) scores that a row gives to the test items.
 
     Raises:
-        Diverged: Its training came to nothing.
+        Diverged: The training of the row diverged.
     """
     if row == "logging":
         return world.test.logging

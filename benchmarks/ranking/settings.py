@@ -36,7 +36,7 @@ class Drawn:
 
 
 def part_seed(seed: int, part: int, parts: int) -> int:
-    """Seeds for `parts` parts, distinct from those of other seeds.
+    """A seed for each part, distinct from the seeds of parts with another `seed`.
 
     >>> [part_seed(seed, part, 2) for seed in (0, 1) for part in (0, 1)]
     [0, 1, 2, 3]

@@ -1,7 +1,7 @@
 """Definitions of the ranking tables: rows, populations, sizes.
 
-Every row is trained with the defaults of `debias.fit` and compared with
-`softmax_naive`, which treats clicks as relevance, as many teams do today.
+Every row is trained with the defaults of `debias.fit`. The baseline is `softmax_naive`,
+which treats clicks as relevance.
 """
 
 from collections.abc import Iterable
@@ -125,7 +125,7 @@ CONFOUNDED = (
 
 
 def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
-    """Every row on position-based users, for each of the logs `names`."""
+    """Every row on position-based users, for each log in `names`."""
     return tuple(
         Trial(row, name, size, TrainingConfig(), "pbm", LOGGED[name])
         for name in names

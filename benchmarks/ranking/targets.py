@@ -1,18 +1,18 @@
 """Rankers for orders, trained on clicks and orders.
 
-Attraction and conversion are functions of the features, and partly alike, so that
-towers can learn them. Users are position-based; a weak ranker shows the lists. All rows
-use `debias.fit` with its defaults. They are judged on queries that no session has
-shown, by the true value of each item: attraction times conversion, the expected orders
-of an examined impression.
+Attraction and conversion are functions of the features and are partly alike, so towers
+can learn them. Users are position-based, and a weak ranker shows the lists. All rows
+use the defaults of `debias.fit`. They are evaluated on queries that no session has
+shown, by the true value of each item. This value is attraction times conversion, the
+expected orders of an examined impression.
 
 | row | learns from | ranks by |
 |---|---|---|
 | `click_only` | clicks, by `product` | attraction |
-| `order_only` | orders in place of clicks, by `product` | orders once examined |
+| `order_only` | orders instead of clicks, by `product` | P(order given examination) |
 | `multi_target` | clicks and orders, by `multi_target` | attraction times conversion |
 | `multi_target_shared` | the same; outputs share all hidden layers | the same |
-| `multi_target_apart` | the same; outputs share none | the same |
+| `multi_target_apart` | the same; outputs share no layers | the same |
 | `logging` | nothing | the ranker that showed the lists |
 """
 
@@ -77,7 +77,7 @@ class Targets:
         return judged(test, score_items(fitted.ranker, test.features))
 
     def log(self, items: Items, seed: int) -> Any:
-        """The log with the columns of the row."""
+        """The log with the columns that the row reads."""
         import simulators
 
         policy = simulators.PlackettLuce(lambda _: items.logging, 0.5)
@@ -99,7 +99,7 @@ class Targets:
         return log.select("order")
 
     def model(self, seed: int, log: Any) -> Any:
-        """The model of the row, or its name."""
+        """The model of the row, or the name of a model."""
         from debias.data.layout import layout_of
         from debias.layers import SharedBottom, Tower
         from debias.models import MultiTarget
@@ -157,7 +157,8 @@ def of_items(items: Items) -> Any:
 def judged(items: Items, score: np.ndarray) -> dict[str, float]:
     """NDCG with the true value of an item as gain, and expected orders.
 
-    `orders` are those of 1,000 sessions that see the ten best items by the score.
+    `orders` is the expected number of orders in 1,000 sessions that show the ten best
+    items by the score.
     """
     from debias import metrics
     from simulators.behaviours import eye_tracking

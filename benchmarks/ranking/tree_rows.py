@@ -1,8 +1,8 @@
-"""Tree rankers on the same clicks, by other libraries and this one.
+"""Tree rankers on the same clicks, by other libraries and by this library.
 
-All rows except `trees` are LambdaMART with one recipe, by LightGBM or, in one row,
-XGBoost. They differ in labels, weights and corrections. `trees` is the product model
-whose relevance is a sum of trees.
+All rows except `trees` are LambdaMART with the same hyperparameters. One row uses
+XGBoost and all others LightGBM. The rows differ in labels, weights and corrections.
+`trees` is the product model whose relevance is a sum of trees.
 """
 
 import warnings
@@ -41,7 +41,7 @@ XGBOOST: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class TreeTrial:
-    """A tree ranker trained on the clicks of one population."""
+    """One row: a tree ranker trained on the clicks of one population."""
 
     row: str
     population: str
@@ -84,7 +84,7 @@ def _rows(world: Any) -> Any:
 
 
 def lambdamart(world: Any) -> Score:
-    """Clicks as labels, without correction."""
+    """LambdaMART with clicks as labels, without correction."""
     found = _rows(world)
     return _lambdamart(
         world.train.data.features[found.item], found.label, found.group_sizes
@@ -100,7 +100,7 @@ def position(world: Any) -> Score:
 
 
 def weights(world: Any) -> Score:
-    """The weights of `debias weights`."""
+    """LambdaMART with the weights of `debias weights`."""
     found = _rows(world)
     features = world.train.data.features[found.item]
     return _lambdamart(features, found.label, found.group_sizes, weight=found.weight)
@@ -125,12 +125,12 @@ def xgboost_unbiased(world: Any) -> Score:
 
 
 def rates(world: Any) -> Score:
-    """Raw click rates of pairs as grades."""
+    """LambdaMART with raw click rates of (query, item) pairs as grades."""
     return _judged(world, "ctr")
 
 
 def judgments(world: Any) -> Score:
-    """Grades of `debias judge`, which are shrunk and need no weights."""
+    """LambdaMART with the grades of `debias judge`, which need no weights."""
     return _judged(world, "attraction")
 
 
@@ -177,7 +177,7 @@ def trees(world: Any) -> Score:
 
 
 def full_information(world: Any) -> Score:
-    """The true grades of the training queries."""
+    """LambdaMART with the true grades of the training queries."""
     data = world.train.data
     asked = {"min_data_in_leaf": 20}
     return _lambdamart(data.features, data.labels, data.sizes, asked=asked)

@@ -32,9 +32,10 @@ REVISIONS = {
 class Trial:
     """A row of a ranking table: a model trained on the clicks of one population.
 
-    If `crowd` is given, `population` names what else differs: size or `logging`. If
-    `learner` is given, `row` names what differs in its training. If `drawn` is set, the
-    seed draws a new world instead of queries of one world.
+    If `crowd` is set, it names the simulated users, and `population` names another
+    difference, such as size or `logging`. If `learner` is set, it names the model, and
+    `row` names a difference in its training. If `drawn` is set, each seed draws a new
+    world instead of new queries of the same world.
     """
 
     row: str
@@ -83,7 +84,7 @@ def trials(
 
 @dataclass(frozen=True)
 class Tuning:
-    """One learner with one setting, evaluated by validation clicks."""
+    """One learner with one setting of its training, evaluated by validation clicks."""
 
     learner: str
     population: str
@@ -116,7 +117,7 @@ def tuning(
     size: Size,
     settings: Mapping[float, TrainingConfig],
 ) -> Table:
-    """Rows with several settings, by validation clicks on separate worlds."""
+    """Learners with several settings, evaluated by clicks on separate worlds."""
     return Table(
         name=name,
         title=f"Validation likelihood by {title}",

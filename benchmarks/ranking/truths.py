@@ -1,6 +1,6 @@
 """Compares a fitted model with the truth of the simulator.
 
-Numbers for the tables, and the arrays that the figures draw.
+The functions return numbers for the tables, and the arrays that the figures draw.
 """
 
 from typing import Any
@@ -32,13 +32,14 @@ WATCHED = 4096  # test sessions whose responsibilities are compared with types
 
 
 def beliefs(model: ClickModel, world: World) -> dict[str, float]:
-    """The comparisons by name; empty for some models.
+    """The comparisons that apply to a model, by name.
 
-    `type_rand_index`: of a mixture's most likely components with the true types;
-    `attention_correlation`: Spearman's, of attention with the true influence of
-    neighbours; `examination_error`: mean absolute error of log examination over that at
-    the first place; `reference_tau`: of a model that ranks at reference places, how far
-    the ranking at that place agrees which differs most.
+    For mixtures, `type_rand_index` compares the most likely components with the true
+    user types. For XPA, `attention_correlation` is Spearman's correlation of attention
+    with the true influence of neighbours. For models with examination,
+    `examination_error` is the mean absolute error of log examination relative to the
+    first position. For models that rank at a reference position, `reference_tau` is the
+    agreement with the ranking at the position that differs most.
     """
     found: dict[str, float] = {}
     if isinstance(model, Mixture) and len(world.population.types) > 1:
@@ -60,7 +61,7 @@ def beliefs(model: ClickModel, world: World) -> dict[str, float]:
 
 
 def type_rand_index(model: Mixture, split: Split) -> float:
-    """Adjusted Rand index of components and types: 1 is equal, 0 is chance."""
+    """Adjusted Rand index of components and user types: 1 if equal, 0 if random."""
     part = split.log.take(np.arange(min(WATCHED, split.log.sessions)))
     sessions = batches(part, split.data, part.sessions, shuffle=False)
     batch, clicks = next(iter(sessions))
@@ -69,7 +70,7 @@ def type_rand_index(model: Mixture, split: Split) -> float:
 
 
 def neighbours(model: XPA, world: World) -> tuple[np.ndarray, np.ndarray]:
-    """(L, L) attention of place k on place j, and the true influence of j on k."""
+    """(L, L) attention of position k to position j, and true influence of j on k."""
     log = world.test.log
     batch, _ = next(iter(batches(log.take(np.arange(1)), world.test.data, 1)))
     crowd = world.population.behaviours[0]
@@ -82,10 +83,10 @@ def examination(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(L,) learned and true examination relative to the first position.
 
-    Learned examination is the ratio of sigmoids for the product and the ratio of odds
-    for additive models. True examination is the ratio of the crowd's click
-    probabilities of equally attractive items, averaged over the attraction of the shown
-    items.
+    Learned examination is a ratio of sigmoids for the product model, and a ratio of
+    odds for the additive and the disentangled model. True examination is the ratio of
+    the population's click probabilities on a list whose items all have the mean
+    attraction of shown items.
     """
     log = world.test.log
     batch, _ = next(iter(batches(log.take(np.arange(1)), world.test.data, 1)))

@@ -1,14 +1,14 @@
-"""Two-stage corrections that first model how the log was made.
+"""Two-stage corrections that first model the logging policy or the clicks.
 
-| row | first | then |
+| row | first stage | second stage |
 |---|---|---|
 | `control_function` | the logged rank by features | clicks by features and residual |
-| `control_function_softmax` | the same | the same, by a softmax over the list |
+| `control_function_softmax` | the same | the same, with a softmax over the list |
 | `upe` | the same | dual learning, propensities averaged over logging scores |
-| `ips_dcm_softmax` | the dependent click model, by EM | clicks over its examination |
+| `ips_dcm_softmax` | dependent click model, by EM | clicks divided by its examination |
 
-The residual of a rank is the part that features do not explain: chance, or further
-knowledge of the logging ranker. Serving sets it to 0.
+The residual of a rank is the part that features do not explain: randomness, or further
+knowledge of the logging ranker. In serving, the residual is set to 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,10 +37,10 @@ class Stage(NamedTuple):
 
     Attributes:
         slope: (F,) coefficients of standardised features.
-        constant: Rank of the mean item.
+        constant: Rank of an item whose features are all 0.
         error: Standard deviation of the residual.
-        ranks: (QUANTILES,) expected ranks of the impressions, evenly spaced in their
-            distribution.
+        ranks: (QUANTILES,) evenly spaced quantiles of the expected ranks of
+            impressions.
     """
 
     slope: list[float]
@@ -69,7 +69,7 @@ def first_stage(split: Split) -> Stage:
 
 
 class ControlFunction(ClickModel):
-    """logit P(click) = r(x, v), v the residual of the logged rank; ranks by r(x, 0).
+    """logit P(click) = r(x, v), with v the residual of the rank; ranks by r(x, 0).
 
     v = (rank - constant - x . slope) / error. If rank varies in a way that features do
     not explain, v captures the effect of position on clicks, and r(x, 0) is relevance
@@ -118,24 +118,26 @@ def _expected(features: Tensor, slope: np.ndarray, constant: float) -> Tensor:
 class Unconfounded(ClickModel):
     """Dual learning with propensities that do not depend on the items.
 
-    Dual learning gives a rank the relevance of what the logging ranker puts there. Here
-    the bias logit g(k, s) reads rank and logging score s, so that the rank is not
-    credited with the relevance that s contains. Clicks for the ranker are weighted by
-    rank only,
+    Plain dual learning attributes the relevance of the items at a rank to the rank,
+    because the logging ranker puts relevant items on top. Here, the bias logit g(k, s)
+    reads the rank k and the logging score s, so that s explains this relevance. The
+    ranker's training weights clicks by the inverse of
 
         theta_k = mean over logging scores s of exp g(k, s),
 
-    the adjustment for a confounder that is observed.
+    which adjusts for the observed confounder s.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
-        bias: Layer `(..., positions + 2)` to `(..., 1)`, of one-hot rank and score.
+        bias: Layer `(..., positions + 2)` to `(..., 1)` that reads one-hot rank and
+            score.
         positions: The largest rank.
         slope, constant, ranks: Of `first_stage`.
         clip: Largest weight.
 
     Source: after Luo et al., Unconfounded Propensity Estimation for Unbiased Ranking,
-    SIGIR 2024; here the logging score is linear, fitted beforehand and held fixed.
+    SIGIR 2024; here, the logging score is a linear function that is fitted before
+    training and then fixed.
     """
 
     predicts_clicks = False
@@ -210,7 +212,7 @@ class Unconfounded(ClickModel):
 
 
 class CellWeighted(ClickModel):
-    """A softmax ranker on clicks over the examination of each cell, in `context`.
+    """A softmax ranker on clicks divided by the examination of their cells.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -241,7 +243,7 @@ class CellWeighted(ClickModel):
 
 
 def examined_by_dcm(world: World) -> World:
-    """Adds examination by a click model to training and validation sessions.
+    """Adds the examination of a click model to training and validation sessions.
 
     Each split has its own fit, because their queries differ. Source: Vardasbi, de Rijke
     and Markov, Cascade Model-based Propensity Estimation for Counterfactual Learning to

@@ -1,24 +1,24 @@
 """Ablations: each variant changes one part of a model.
 
-| variant | instead of |
+| variant | change |
 |---|---|
-| `mixture_2`, `mixture_5` | three kinds of users |
-| `mixture_uniform` | learned shares of the kinds |
-| `mixture_tempered` | the exact posterior: log-likelihoods are halved in it |
-| `mixture_shared`, `mixture_trunk` | a relevance tower for each kind |
-| `mixture_additive` | products as parts |
-| `mixture_of_kinds` | three products: a product, places only, items only |
-| `mixture_clicked` | all sessions: those without a click are dropped |
-| `mixture_context` | shares that are the same whatever is known of the session |
-| `product_wide` | a mixture: its capacity without hidden kinds |
-| `softmax_naive_three` | one tower: three, averaged |
-| `additive_plain` | position dropout |
-| `xpa_own`, `xpa_places`, `xpa_relevance` | both attentions: none, or one of them |
-| `xpa_self` | attention to others alone |
-| `xpa_positions` | rows and columns: the number of the place alone |
-| `xpa_items` | attention by places alone: the relevance of both items counts |
-| `product_position` | all layout columns: the position alone |
-| `product_crossed`, `additive_crossed` | a sum over columns: position by device |
+| `mixture_2`, `mixture_5` | two or five components instead of three |
+| `mixture_uniform` | equal component shares instead of learned ones |
+| `mixture_tempered` | halved log-likelihoods in the posterior of the components |
+| `mixture_shared`, `mixture_trunk` | components share their tower, or its trunk |
+| `mixture_additive` | additive models instead of products as components |
+| `mixture_of_kinds` | components: a product, positions only, items only |
+| `mixture_clicked` | sessions without a click are dropped |
+| `mixture_context` | component shares depend on the session's context |
+| `product_wide` | a product with the capacity of the mixture |
+| `softmax_naive_three` | the average of three towers instead of one tower |
+| `additive_plain` | no position dropout |
+| `xpa_own`, `xpa_places`, `xpa_relevance` | no attention, or only one of the two |
+| `xpa_self` | attention to the item itself in addition to others |
+| `xpa_positions` | only the position, without row and column |
+| `xpa_items` | attention also reads the relevance of both items |
+| `product_position` | only the position, without the other layout columns |
+| `product_crossed`, `additive_crossed` | a bias for each pair (position, device) |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ def shared(seeds: Sequence[int]) -> list[keras.layers.Layer]:
 
 
 class OnTrunk(keras.layers.Layer):
-    """A linear head on a tower that it may share with others."""
+    """A linear head on a tower that other heads may share."""
 
     def __init__(self, below: keras.layers.Layer, seed: int):
         super().__init__()
@@ -78,7 +78,7 @@ class OnTrunk(keras.layers.Layer):
 
 
 def trunk(seeds: Sequence[int]) -> list[keras.layers.Layer]:
-    """Shares the whole tower except its last layer."""
+    """Towers that share all layers except the last."""
     below = Tower(HIDDEN[:-1], out=HIDDEN[-1], seed=seeds[0])
     return [OnTrunk(below, seed) for seed in seeds]
 
@@ -98,7 +98,7 @@ def mixture(
     towers: Callable[[Sequence[int]], list[keras.layers.Layer]] = separate,
     **options: Any,
 ) -> Mixture:
-    """A mixture of given parts; by default that of `debias.models.builders`."""
+    """A mixture of the given components; the defaults are those of the library."""
     seeds = [part_seed(seed, number, len(parts)) for number in range(len(parts))]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)
@@ -106,7 +106,7 @@ def mixture(
 
 
 def mixture_context(layout: Layout, seed: int) -> Mixture:
-    """The shares of the kinds of users depend on the session's context."""
+    """A mixture whose component shares depend on the session's context."""
     return mixture(layout, seed, prior=keras.layers.Dense(TYPES))
 
 
@@ -126,7 +126,7 @@ def additive_plain(layout: Layout, seed: int) -> ClickModel:
 def xpa(
     layout: Layout, seed: int, columns: Sequence[str] | None = None, **options: Any
 ) -> XPA:
-    """XPA on given layout columns; by default that of `debias.models.builders`."""
+    """XPA that reads the given layout columns, or all columns by default."""
     read = {n: layout.columns[n] for n in columns or layout.columns}
     place = BiasTower(read, out=EMBEDDING, init_std=INIT_STD, seed=seed)
     return XPA(relevance(seed, EMBEDDING), place, seed=seed, **options)

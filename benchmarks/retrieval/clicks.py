@@ -1,27 +1,28 @@
 """Retrieval towers trained on position-biased clicks, with known tastes.
 
-The protocol, the same for every row:
+The protocol is the same for every row:
 
-1. Each user likes one genre, and each item has a quality: `tastes` is the truth. Every
-   user is a query, whose candidates are all items of the catalogue; true preferences,
-   cut at fixed shares of all pairs, are grades 0 to 4.
-2. A production retrieval knows the genre but not the quality, gives popularity too much
-   weight, and has an error on every pair. It shows each session ten items, a
-   Plackett-Luce draw from its scores, and a simulated crowd clicks. So popular items
-   are on top and are clicked there, whatever their quality.
-3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`);
-   the bias tower beside it, if there is one, reads the position. The model reads user
-   and item features, the history of each user, and clicks. It is trained with the
-   defaults of `debias.fit`; validation clicks decide when to stop, and the truth is
+1. Each user likes one genre, and each item has a quality. `tastes` is the true
+   preference for every pair of user and item. Every user is a query whose candidates
+   are all items of the catalogue. Grades 0 to 4 are the preferences, cut at fixed
+   shares of all pairs.
+2. The production retrieval knows the genre but not the quality, gives popularity too
+   much weight, and has a random error on every pair. It shows each session ten items, a
+   Plackett-Luce draw from its scores, and simulated users click. So popular items are
+   on top and get clicks there, whatever their quality.
+3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`).
+   If the model has a bias tower, the bias tower reads the position. The model reads
+   user and item features, the history of each user, and clicks. It is trained with the
+   defaults of `debias.fit`. Validation clicks decide when to stop, and the truth is
    never used.
-4. `ndcg@k` ranks the whole catalogue for every user by the tower alone and compares it
-   with the true grades. `hr@50` is the share of users whose favourite is among the
-   first 50.
-5. `recovered`: (ndcg@10 - naive) / (unbiased - naive), of one tower, crowd and seed.
-   "unbiased" is the tower trained, without a bias tower, on clicks of users who examine
-   all items of the same lists. The number of sessions is chosen so that there are
-   equally many clicks; the gain is therefore the cost of the bias, not an effect of
-   more clicks.
+4. `ndcg@k` compares a ranking of the whole catalogue by the tower alone with the true
+   grades, for every user. `hr@50` is the share of users whose favourite item is among
+   the first 50.
+5. `recovered` is (ndcg@10 - naive) / (unbiased - naive), where all three values are of
+   the same tower, population and seed. "unbiased" is the tower without a bias tower,
+   trained on clicks of users who examine all items of the same lists. It is trained on
+   fewer sessions, so that the number of clicks is the same. So the difference is the
+   cost of the bias, not an effect of more clicks.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,12 +59,12 @@ class ClickSize:
     length: int = 10
 
     def config(self, seed: int) -> TrainingConfig:
-        """Training settings of every tower: the defaults of `debias.fit`."""
+        """Training settings of all towers: the defaults of `debias.fit`."""
         return TrainingConfig(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
 class Tables(NamedTuple):
-    """Features of users, with their histories, and of items; and the schemas."""
+    """Features of users (with their histories) and of items, with their schemas."""
 
     users: Mapping[str, np.ndarray]
     items: Mapping[str, np.ndarray]
@@ -87,7 +88,7 @@ def grades(preference: np.ndarray) -> np.ndarray:
 def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
     """The `benchmarks.ranking.protocol.World` of one seed.
 
-    It also returns the inputs of the towers.
+    The function also returns the inputs of the towers.
     """
     from benchmarks.ranking.protocol import LIST_SIZE, TEMPERATURE, Split, World
     from debias.data import RankingData
@@ -138,9 +139,9 @@ def world(crowd: str, seed: int, size: ClickSize) -> tuple[Any, Tables]:
 def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
     """A retrieval model, or a ranker with the same inputs.
 
-    Vectors are normalised as in `debias retrieval train`: only those of items have unit
-    length. FM uses inner products, because they gave the better validation likelihood
-    of clicks for seed 1000.
+    As in `debias retrieval train`, item vectors have unit length and user vectors do
+    not. FM uses inner products of its vectors, because they gave a better validation
+    likelihood of clicks than cosines for seed 1000.
     """
     from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
 
@@ -198,7 +199,7 @@ def _crossed() -> Any:
 def click_model(
     kind: str, bias: str, tables: Tables, size: ClickSize, seed: int
 ) -> Any:
-    """The tower as the relevance of a click model."""
+    """A click model with the tower as its relevance."""
     from benchmarks.ranking.protocol import LIST_SIZE
     from debias.layers import BiasTower
     from debias.models import Additive, Mixture, Naive, Product
@@ -225,8 +226,7 @@ def click_model(
 
 
 def sessions_of_as_many_clicks(split: Any) -> int:
-    """How many of its lists, read from top to bottom, are expected to be clicked as
-    often as all of them were."""
+    """Number of lists that would get as many clicks if users examined every item."""
     from simulators.clicks import item_attraction
 
     shown = item_attraction(split.data, ATTRACTION)[split.log.item]
@@ -261,7 +261,7 @@ def fitted(
 def preference_metrics(
     found: Any, tables: Tables, score: np.ndarray
 ) -> dict[str, float]:
-    """`ranking_metrics` and the rate of favourites for scores (users * items,)."""
+    """`ranking_metrics` and the hit rate of favourites, for scores (users * items,)."""
     from benchmarks.ranking.protocol import ranking_metrics
     from debias.retrieval.training.evaluation import ranks, recall_metrics
 
@@ -278,7 +278,7 @@ def preference_metrics(
 
 @dataclass(frozen=True)
 class RetrievalTrial:
-    """A row of `retrieval-debiased`."""
+    """A row of table `retrieval-debiased`."""
 
     tower: str
     bias: str

@@ -1,9 +1,9 @@
 """A ranker for data sets without a log of shown items.
 
-The retrieved items of each user, and the items that the user took, are shown to
-simulated users who examine by position. Their attraction depends on the stars that the
-user gave, with no stars for other items. A click model learns from these clicks only,
-with a separate tower for the position. It never sees held-out events.
+Simulated users examine by position. They see the retrieved items of each user, and the
+items that the user took. The attraction of an item depends on the stars that the user
+gave, or on no stars if the user did not take the item. A click model learns from these
+clicks only, with a separate tower for the position. It never sees held-out events.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ DIM, EPOCHS, RATE = 32, 3, 0.01
 
 
 def candidates(train: Interactions, retrieval: Scorer) -> Any:
-    """Ranking data with users as queries, pairs as items, and stars minus one as grade.
+    """Ranking data with users as queries, pairs as items, and stars - 1 as grades.
 
-    Without stars, items that the user took have grade 3.
+    If the log has no stars, items that the user took have grade 3.
     """
     from debias.data import RankingData
 

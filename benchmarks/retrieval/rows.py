@@ -1,28 +1,29 @@
 """Ablation rows of retrieval, with one fixed budget.
 
 Table `retrieval` of `benchmarks.retrieval.recipes` compares the defaults with tuned
-baselines. The rows here compare losses, negatives, views and the parts of towers; their
-settings are older than the recipe's.
+baselines. The rows of this module compare losses, negatives, views and the parts of
+towers. Their settings are older than the default recipe.
 
-The protocol, the same for every row:
+The protocol is the same for every row:
 
-1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target,
-   and of several items at the same second, the last in the file. Ta-Feng is split by
-   time: what was bought in the last two weeks, by customers who had bought before. Two
-   generated sets, split like MovieLens, compare two cases: the genre of an item decides
-   who likes it, and the features contain this genre in one set and a random genre in
-   the other. Targets are ranked among all items not taken before, ties by half.
-2. All towers have one budget: vectors of 64, one hidden layer of 128, the last 20 items
-   as history, batches of 512, Adam at .003, 3 passes, softmax over the batch with logQ
-   at temperature .1 of cosines, the weights of the last step. The passes were chosen
-   among 3, 6 and 9 on the FM tower alone, by HR@50 of `part="validation"`, which holds
-   out the last but one (the two weeks before) and never uses the target; no other
-   setting and no other tower was tuned. The name of a row and its `config` say what it
-   changes.
-3. Seeds determine initial weights and the order of events; the split is always the
-   same, so intervals describe the variance of training, not that of the sample of
-   users.
-4. `train_seconds` is wall-clock time on a shared machine, compilation included.
+1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target.
+   If several items have the same second, the last in the file is the target. Ta-Feng is
+   split by time: targets are the purchases of the last two weeks, by customers who had
+   bought before. In two generated sets, split like MovieLens, the genre of an item
+   decides who likes it. In one set, the features contain this genre; in the other, they
+   contain a random genre. Targets are ranked among all items that the user has not
+   taken before; ties count by half.
+2. All towers have the same budget: vectors of 64 dimensions, one hidden layer of 128,
+   the last 20 items as history, batches of 512, Adam at .003 and 3 passes. The loss is
+   a softmax over the batch with logQ, on cosines at temperature .1. The weights of the
+   last step are used. The number of passes was chosen among 3, 6 and 9, on the FM tower
+   only, by HR@50 of `part="validation"`. This part holds out the last item but one (or
+   the two weeks before), and never uses the target. No other setting and no other tower
+   was tuned. The name of a row and its `config` show what the row changes.
+3. Seeds determine the initial weights and the order of events. The split is always the
+   same, so intervals describe the variance of training, but not the variance of the
+   sample of users.
+4. `train_seconds` is wall-clock time on a shared machine, including compilation.
 """
 
 import time
@@ -63,7 +64,7 @@ from simulators.interactions import generate_interactions
 
 
 def known_tastes(true_genres: bool) -> Interactions:
-    """2,000 users with one of 50 preferred genres; genres in the log may be wrong."""
+    """2,000 users, who prefer one of 50 genres; genres in the log may be wrong."""
     rng = np.random.default_rng(0)
     log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
     if true_genres:
@@ -90,7 +91,7 @@ DENSE_ROWS = 1 << 15  # tables up to this size are updated as a whole, with XLA
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """All settings that determine a retrieval row, besides data and seed."""
+    """All settings that determine a retrieval row, except data and seed."""
 
     model: str
     loss: str = "softmax"
@@ -127,7 +128,7 @@ class RetrievalConfig:
 
 @lru_cache(maxsize=2)
 def split(dataset: str, part: str = "test") -> tuple[Interactions, Interactions]:
-    """Training and held-out events of each user with both."""
+    """Training and held-out events of the users that have both."""
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {list(DATASETS)}, got {dataset!r}")
     if part not in ("test", "validation"):
@@ -150,8 +151,8 @@ def measure(
     """Trains one configuration and evaluates it.
 
     Returns:
-        `METRICS`, train_seconds and evaluate_seconds; of a two-tower `tail_metrics` as
-        well, and of a SENet the mean weight of each field, e.g. `item_year_weight`.
+        `METRICS`, train_seconds and evaluate_seconds. A DSSM also has `tail_metrics`,
+        and a SENet has the mean weight of each field, such as `item_year_weight`.
     """
     train, held_out = split(dataset, part)
     start = time.perf_counter()
@@ -178,16 +179,16 @@ def measure(
 def tail_metrics(
     score: Scorer, items: np.ndarray, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """Ranking quality within the tail, and evenness of its vectors.
+    """Ranking quality among tail items, and uniformity of their vectors.
 
-    tail_only_hr@10: share of the tail's targets that are among the 10 best unseen items
-    of the tail. A model is described by this value and by how often it shows the tail
-    at all.
+    tail_only_hr@10: share of the targets in the tail that are among the 10 best unseen
+    items of the tail. It does not measure how often the model shows tail items among
+    all items.
 
-    tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of the
-    tail; lower is more even. Source: Wang and Isola, Understanding Contrastive
-    Representation Learning through Alignment and Uniformity on the Hypersphere, ICML
-    2020.
+    tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of tail
+    items. Lower values mean more uniform vectors. Source: Wang and Isola, Understanding
+    Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere, ICML 2020.
 
     Args:
         score: Scores of users over the catalogue.
@@ -216,7 +217,7 @@ def tail_metrics(
 
 
 def field_weights(model: Any, train: Interactions) -> dict[str, float]:
-    """Mean of SENet's weight of each field, over all users and over all items."""
+    """Mean SENet weight of each field, over all users or over all items."""
     users = np.arange(len(train.users))
     history, _ = train.histories(model.user.history["length"], users)
     sides = {
@@ -237,7 +238,7 @@ def field_weights(model: Any, train: Interactions) -> dict[str, float]:
 def evaluate_on(
     score: Scorer, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """`evaluate_scores` of the held-out events, over the users that have one."""
+    """`evaluate_scores` on the held-out events, over the users that have any."""
     users, query = np.unique(held_out.user, return_inverse=True)
     return evaluate_scores(
         lambda q: score(users[q]),
@@ -249,7 +250,7 @@ def evaluate_on(
 
 
 def baseline(config: RetrievalConfig, train: Interactions, seed: int) -> Scorer:
-    """A baseline row that scores users (rows) over the catalogue."""
+    """A function that scores the catalogue for users, from a baseline."""
     if config.model == "popularity":
         counts = train.popularity().astype(np.float32)
         return lambda users: np.tile(counts, (len(users), 1))
@@ -292,7 +293,7 @@ def wals(train: Interactions, config: RetrievalConfig, seed: int) -> Scorer:
 
 
 def matrix(train: Interactions) -> Any:
-    """(users, items) sparse, 1 if a user took an item."""
+    """(users, items) sparse matrix that is 1 if a user took an item."""
     from scipy import sparse
 
     ones = np.ones(len(train), np.float32)
@@ -401,7 +402,7 @@ def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
 
 
 def scorer(model: Any, train: Interactions, length: int) -> Scorer:
-    """Scorer of users over the catalogue at the end of `train`."""
+    """A function that scores the catalogue for users, as of the end of `train`."""
     items = model.item_vectors(train.items.columns)
 
     def score(users: np.ndarray) -> np.ndarray:
@@ -413,13 +414,14 @@ def scorer(model: Any, train: Interactions, length: int) -> Scorer:
 
 
 def sampler(name: str, train: Interactions, seed: int) -> Sampler:
-    """A sampler of negatives by name.
+    """The sampler of negatives with this name.
 
-    "hard": ranks 101 to 500 of an EASE ranking of unseen items, a stand-in for the
-    list of a ranker; "rejected": ranks 501 to 1,000, what a pre-ranker would cut;
-    "impressions": its first 20, shown and not taken; "hard-1-in-100" and
-    "hard-1-in-500": hard ones among uniform ones. "hard-by-ranker": the list of the
-    tower itself, trained as "in-batch", ordered by a click model, ranks 101 to 500.
+    Some samplers use an EASE ranking of unseen items, as a stand-in for the list of a
+    production ranker. "hard" draws from ranks 101 to 500. "rejected" draws from ranks
+    501 to 1,000, which a pre-ranker would cut. "impressions" draws from the first 20,
+    as shown items that were not taken. "hard-1-in-100" and "hard-1-in-500" mix hard
+    negatives with uniform ones. "hard-by-ranker" draws from ranks 101 to 500 of the
+    list of a tower with in-batch negatives, after a click model has ordered this list.
     """
     items = len(train.items)
     easy = uniform(items)
@@ -467,7 +469,7 @@ class RetrievalExperiment:
     population: str = "movielens-100k"
 
     def settings(self) -> Mapping[str, Any]:
-        """The model, and the settings that differ from the defaults."""
+        """The name of the model, and the settings that differ from its defaults."""
         given = asdict(self.config)
         plain = asdict(RetrievalConfig(self.config.model))
         return {
@@ -477,7 +479,7 @@ class RetrievalExperiment:
         }
 
     def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
-        """Metrics on the test part; `data` is not used: data sets have names."""
+        """Metrics on the test part; `data` is ignored, because data sets have names."""
         from benchmarks.harness.memory import forget
 
         forget()

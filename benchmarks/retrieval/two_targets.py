@@ -1,15 +1,15 @@
 """Table `retrieval-targets`: towers trained on clicks, on orders, or on both.
 
 Users take items of the genre that they like, as in `generate_interactions`. An event is
-an order with probability .4 to .02, higher for cheaper classes of price, and otherwise
-a click. So clicked and ordered items differ, orders are a sixth of the events, and both
-show which genre a user likes.
+an order with probability .4 to .02, which is higher for cheaper price classes, and a
+click in all other cases. So users click and order different items, orders are a sixth
+of the events, and clicks and orders both show which genre a user likes.
 
 Rows are towers with the same settings. `clicks` and `orders` learn from one kind of
-event; `together` treats both as one kind. In `both`, each target has a part of the
-vectors (`debias.retrieval.models.TwoTower`, `worth`), and orders are worth 5 clicks; in
-`both_orders`, clicks are worth nothing. Each user takes 30 items; all after the first
-24 are held out.
+event. `together` treats clicks and orders as the same kind. In `both`, each target has
+a part of the vectors (`debias.retrieval.models.TwoTower`, `worth`), and an order is
+worth 5 clicks. In `both_orders`, clicks are worth nothing. Each user takes 30 items,
+and all after the first 24 are held out.
 """
 
 import time
@@ -35,7 +35,7 @@ CHANCE = np.array([0.4, 0.2, 0.1, 0.05, 0.02])  # P(order) by price class
 def world(
     seed: int, users: int = 1500, items: int = 500
 ) -> tuple[Interactions, Interactions]:
-    """Training and later clicks and orders."""
+    """Training events and later events, each with clicks and orders."""
     rng = np.random.default_rng((seed, 5))
     log, _ = generate_interactions(rng, users, items, 30, genres=25)
     price = rng.integers(len(CHANCE), size=items)

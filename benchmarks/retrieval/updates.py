@@ -1,30 +1,34 @@
 """The gain from daily updates of a retrieval model.
 
-The protocol, the same for every row:
+The protocol is the same for every row:
 
-1. A tower (DSSM: vectors of 32, one hidden layer of 64, the last 20 items as history)
-   learns from the days before the first of ten: three passes, batches of 256, Adam at
-   .003, softmax over the batch with logQ. It knows the users and items of these days.
-2. Each of the ten days is cut into four lots of equal size, in order of time. A lot is
-   predicted before it is learned from: every user in it gets a vector from the current
-   model and the user's items before the lot, and the user's items in the lot are ranked
-   among all items that the model knows and the user has not taken. `hr@50` is the share
-   of users and lots with an item among the first 50, `hr@50-day-D` that of day D.
-   `new_hr@50`: of events whose item the first model did not know, the share ranked so.
-   An item that the model does not know is missed. A user that it does not know has an
+1. A tower (DSSM with vectors of 32, one hidden layer of 64, and the last 20 items as
+   history) is trained on all days before the ten test days. Training has three passes,
+   batches of 256, Adam at .003, and softmax over the batch with logQ. The model knows
+   the users and items of the training days.
+2. Each of the ten test days is cut into four lots of equal size, in order of time. A
+   lot is predicted before the model learns from it. Every user of the lot gets a vector
+   from the current model and the user's items before the lot. The user's items in the
+   lot are ranked among all items that the model knows and the user has not taken.
+   `hr@50` is the share of pairs (user, lot) with an item among the first 50, and
+   `hr@50-day-D` is this share on day D. `new_hr@50` is the share of events with an item
+   among the first 50, of all events whose item the first model did not know. Items that
+   the model does not know count as missed. Users that the model does not know have an
    unknown id.
-3. "never": the model does not change; only histories are current. "incremental": after
-   each lot, one pass over it that moves embeddings of ids alone; new users and items
-   get rows, and the vectors of touched items are upserted. "full": after each day, one
-   pass over the day, shuffled, that moves everything; all items are encoded anew.
-   "both": increments by day; each night the full update, from the state of the last
-   full one, replaces them.
-4. "drifting": generated; each day every twentieth user changes taste, items appear, are
-   in fashion and fade. "ta-feng": the last forty days of a grocery's first purchases,
-   by day; the order within a day is that of the file.
-5. Seeds determine the generated world, initial weights and orders of events. No rate
-   was tuned: increments learn at the rate of the towers. `update_cpu_seconds` is the
-   processor time of all updates of the ten days, including compilation.
+3. With "never", the model does not change, and only histories are current. With
+   "incremental", each lot is followed by one pass over it that updates only the
+   embeddings of ids. New users and items get rows, and the vectors of changed items are
+   upserted. With "full", each day is followed by one pass over the shuffled day that
+   updates everything, and all items are encoded anew. With "both", increments are
+   applied during the day. Each night, a full update of the last fully updated model
+   replaces them.
+4. "drifting" is generated: each day, every twentieth user changes taste, and items
+   appear, are in fashion and fade. "ta-feng" has the last forty days of first purchases
+   at a grocery, by day. The order within a day is the order of the file.
+5. Seeds determine the generated world, the initial weights and the orders of events. No
+   learning rate was tuned: increments use the learning rate of the towers.
+   `update_cpu_seconds` is the processor time of all updates of the ten days, including
+   compilation.
 """
 
 import time
@@ -66,7 +70,7 @@ class UpdateSize:
 
 
 def world(population: str, seed: int, size: UpdateSize) -> Interactions:
-    """All events in order, with the number of the day (from 0) as time."""
+    """All events in order of time, with the zero-based day as time."""
     if population == "drifting":
         from simulators.interactions import drifting_interactions
 
@@ -96,7 +100,7 @@ def _ta_feng() -> Interactions:
 
 
 def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Raw values of categorical columns at `rows`; "" if missing.
+    """Raw values of categorical columns at `rows`; missing values are "".
 
     >>> table = FeatureTable.build({"id": ["a", "b"], "x": ["p", None]})
     >>> {name: words.tolist() for name, words in raw(table, np.array([1])).items()}
@@ -109,7 +113,7 @@ def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def known_part(log: Interactions) -> Interactions:
-    """The same events, with tables of only the occurring users and items."""
+    """The same events, with tables that contain only the users and items that occur."""
     return from_columns(
         log.users.vocabularies[ID][log.user],
         log.items.vocabularies[ID][log.item],
@@ -123,7 +127,7 @@ def known_part(log: Interactions) -> Interactions:
 def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]:
     """The world, and a learner trained on the days before the first of ten.
 
-    It is cached, because all rows of a world start from copies of it.
+    The learner is cached, because all rows of a world start from copies of it.
     """
     from debias.retrieval.models import dssm
     from debias.retrieval.training.learner import TrainingConfig, learn, new_learner
@@ -155,13 +159,13 @@ def target_ranks(
     """Rank of each target; infinite if the model does not know the item.
 
     Args:
-        learner: The current model, and the ids that it knows.
-        vectors: Vectors of the items that it knows.
+        learner: The current model, with the ids that it knows.
+        vectors: Vectors of the items that the model knows.
         past: All events before the lot, in the tables of the world.
         lot: The events to predict.
 
     Returns:
-        (T,) ranks, and (T,) the query of each, a user of the lot.
+        (T,) ranks of the targets, and (T,) the user of each target as a query number.
     """
     from debias.retrieval.training.evaluation import dot_scores, ranks
 
@@ -195,7 +199,7 @@ def simulated(
     Args:
         row: One of `ROWS`.
         log: The world.
-        first: The first model; not changed.
+        first: The first model, which is not changed.
         size: Size of the world.
     """
     from debias.retrieval.serving.index import Index
@@ -252,7 +256,7 @@ def _events(log: Interactions) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class UpdateTrial:
-    """A row of `updates`."""
+    """A row of table `updates`."""
 
     row: str
     population: str
