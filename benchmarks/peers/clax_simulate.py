@@ -1,7 +1,7 @@
 """CLAX's click simulator on lists with given attraction and examination.
 
-Parameters are given as probabilities, so that CLAX needs no embeddings or sigmoid.
-`setup` is {"population", "sessions", "theta", "seed"}; the compared value is the click
+Parameters are passed as probabilities, so that CLAX needs no embeddings or sigmoid.
+`setup` is {"population", "sessions", "theta", "seed"}. The compared value is the click
 rate at each rank.
 """
 

@@ -1,7 +1,7 @@
 """Mean NDCG@k by rax or ranx; `setup` has "library" and "k".
 
-Everything that does not depend on scores is prepared before: arrays on the device for
-rax, tables of results for ranx.
+Everything that does not depend on scores is prepared before the timing: arrays on the
+device for rax, and relevance tables for ranx.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """Runs one round of a peer per input line: `python rounds.py clax_train`.
 
-The first line is {"setup", "arrays"}, the latter the path of an .npz file. The answer
-is {"value"}, the result of the first round, or {"missing"}, the module that this Python
-lacks. The answer to each further line, after another round, is {"seconds", "cpu"}:
-wall-clock and processor time.
+The first input line is {"setup", "arrays"}, where "arrays" is the path of an .npz file.
+Its answer is {"value"}, the result of the first round. If a module is missing in this
+Python, the answer is {"missing"}, the name of this module. Each further line starts
+another round, whose answer is {"seconds", "cpu"}, the wall-clock and processor time.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Lookups of ids that share rows, by `EmbeddingBag` of torch.
 
-`setup` is {"rows", "first"}: the shared rows and the number of the first. Arrays are
-`ids` from 0, the `table` and perhaps the `quotients`. The compared value is the sum of
-all vectors.
+`setup` is {"rows", "first"}, the number of shared rows and the number of the first
+shared row. `arrays` has `ids` from 0, the `table` and, for some methods, the
+`quotients`. The compared value is the sum of all vectors.
 """
 
 from collections.abc import Callable

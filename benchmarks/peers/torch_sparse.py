@@ -1,7 +1,7 @@
-"""A step of a two-tower model on ids in torch, with SparseAdam and in-batch softmax.
+"""A step of a two-tower model on ids in torch, with SparseAdam.
 
-`setup` is {"users", "items", "dim", "batch", "seed"}; the compared value is the loss of
-the first step.
+The loss is in-batch softmax. `setup` is {"users", "items", "dim", "batch", "seed"}. The
+compared value is the loss of the first step.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """Approximate search over a million vectors: recall, speed and build time.
 
-Vectors are clustered, as those of towers are: 2,000 centres with Zipf popularity near a
-space of 16 dimensions, and items around them, all of length 1. A user is the normalised
-sum of three items, with noise. Independent normal vectors, which have no close
-neighbours, are also measured.
+Vectors are clustered, like the vectors of towers. There are 2,000 centres with Zipf
+popularity near a 16-dimensional subspace, and items around them. All vectors have
+length 1. A user is the normalised sum of three items, with noise. Independent normal
+vectors, which have no close neighbours, are also measured.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def clustered(
     rng: np.random.Generator, items: int, users: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(items, DIM) and (users, DIM) vectors of the given kind."""
+    """(items, DIM) and (users, DIM) clustered vectors."""
     basis = rng.normal(size=(RANK, DIM))
     centres = unit(rng.normal(size=(CENTRES, RANK)) @ basis)
     share = 1 / np.arange(1, CENTRES + 1)
@@ -64,7 +64,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 
 @dataclass(frozen=True)
 class Ann:
-    """One searcher on vectors of one kind, with single queries on one thread.
+    """One row: a searcher on vectors of one kind, with single queries on one thread.
 
     Times are processor times, because wall-clock times depend on other processes.
     """

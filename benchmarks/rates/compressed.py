@@ -1,21 +1,21 @@
 """Compressed id tables: cost of a step, and accuracy.
 
-There are three populations, and a row for each way to share rows among ids (`hash_16`:
-a sixteenth of the rows, by hashing):
+A row of this table is a way to share table rows among ids. For example, `hash_16` has a
+sixteenth of the rows, and hashing assigns ids to them. There are three populations:
 
 1. `movielens-100k`: the FM tower by the recipe of table `retrieval`, in 32 dimensions.
-   Its passes are chosen by held-out users, separately for each row.
+   Held-out users determine the number of passes, separately for each row.
 2. `1e7`: the same tower, after three passes, on a generated log of ten million items. A
-   thousand tastes have 10,000 items each, taken in proportion to 1 / (rank + 10) within
-   a taste. 200,000 users take six items each, of their own taste four times in five.
-   With all tastes known, the hit rate at 50 would be .21. The last items of 500 users
-   are ranked among all ten million.
-3. `1e8`: a thousand steps on ids drawn at random, of a hundred million items and ten
-   million users: whether it fits, and what a step costs. All rows without sharing would
-   take 38 GB.
+   thousand tastes have 10,000 items each, and users take the items of a taste in
+   proportion to 1 / (rank + 10). 200,000 users take six items each, with probability
+   4/5 of their own taste. If all tastes were known, the hit rate at 50 would be .21.
+   The last items of 500 users are ranked among all ten million items.
+3. `1e8`: a thousand steps on random ids of a hundred million items and ten million
+   users. This shows whether the tables fit into memory, and the cost of a step. Without
+   sharing, the tables would take 38 GB.
 
-`table_mb` is the size of the tables of ids, `step_ms` of a step of 1,024 events and
-`peak_gb` the most memory held, by a process that does nothing else.
+`table_mb` is the size of the id tables. `step_ms` is the time of a step of 1,024
+events. `peak_gb` is the peak memory of a process that does nothing else.
 
     python -m benchmarks.rates.compressed 1e8 hash_16 0    # one row, one seed
 """
@@ -43,7 +43,7 @@ OWN, PASSES, JUDGED = 0.8, 3, 500
 
 
 def shared(row: str, size: int) -> tuple[str | None, int | None]:
-    """Arguments `compress` and `rows` of a row, for a table of `size` ids.
+    """Arguments `compress` and `rows` for a row of this table and `size` ids.
 
     >>> shared("whole", 100), shared("hash_16", 160)
     ((None, None), ('hash', 10))
@@ -60,7 +60,7 @@ def generated(
     users: int = USERS,
     tastes: int = TASTES,
 ) -> Any:
-    """The simulated log, in which `users` take `EVENTS` items each."""
+    """The simulated log, in which each user takes `EVENTS` items."""
     from debias.retrieval.data.interactions import FeatureTable, Interactions
 
     of_taste = items // tastes
@@ -80,7 +80,7 @@ def generated(
 
 
 def accuracy(row: str, population: str, seed: int) -> dict[str, float]:
-    """HR and NDCG of the last item of each user, and the size of the tables."""
+    """HR and NDCG for the last item of each user, and the size of the tables."""
     from benchmarks.retrieval.recipes import split
     from debias.retrieval.data.interactions import leave_last_out
     from debias.retrieval.training import selection
@@ -120,13 +120,13 @@ def accuracy(row: str, population: str, seed: int) -> dict[str, float]:
 
 
 def cost(row: str, items: int, steps: int, seed: int) -> dict[str, float]:
-    """Milliseconds of a step of an in-batch softmax, and the size of its tables.
+    """Milliseconds per step with in-batch softmax, and the size of the tables.
 
     Args:
-        row: How items share rows; there are a tenth as many users, who share in the
-            same way.
+        row: How items share table rows. There are a tenth as many users, who share rows
+            in the same way.
         items: Number of items.
-        steps: Number of timed steps, after three others.
+        steps: Number of timed steps, after three warm-up steps.
     """
     import keras
 
@@ -184,7 +184,7 @@ def measured(row: str, population: str, seed: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A row of table `compressed`, measured in a separate process."""
+    """A row of the table `compressed`, measured in a separate process."""
 
     row: str
     population: str
@@ -207,8 +207,9 @@ CODES, LOOKED_UP = 1_000_000, 1 << 16
 def lookups(way: str, seed: int) -> dict[str, float]:
     """Vectors per second of `RowEmbedding`, compared with plain NumPy.
 
-    torch takes part with `EmbeddingBag`, if it is installed. All look up the same ids
-    of a million in a sixteenth as many rows. The floor is a copy of the vectors.
+    If torch is installed, its `EmbeddingBag` is measured too. All look up the same ids,
+    of a million ids that share a sixteenth as many rows. The lower bound of the time is
+    a copy of the vectors.
 
     Raises:
         RuntimeError: The vectors differ.
@@ -250,7 +251,7 @@ def lookups(way: str, seed: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Lookups:
-    """A row of the table `speed`; `population` is the way to share rows."""
+    """A row of the table `speed`; `population` is the way in which ids share rows."""
 
     population: str
     row: str = "embed"

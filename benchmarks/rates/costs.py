@@ -1,8 +1,9 @@
 """Costs of a session, an event and an item, and estimates for large jobs.
 
-Everything is measured in processes that may use one core, in seconds of the processor:
-lists of ten of a simulated log of 2,000 queries, towers 136-64-32-1, batches of 4,096;
-DSSM at batch 1,024; vectors of 64 dimensions. Jobs are extrapolated from it by `hours`.
+All costs are processor time in processes that may use one core. Rankers train on lists
+of ten items of a simulated log with 2,000 queries, with towers 136-64-32-1 and batches
+of 4,096. DSSM trains with batches of 1,024. Vectors have 64 dimensions. `hours`
+extrapolates these costs to large jobs.
 """
 
 import os
@@ -30,10 +31,10 @@ def hours(count: float, divided: float, processes: int = 1, each: float = 0) -> 
     """Hours of `count` units: count (divided / (n u) + each) / 3.6e9.
 
     Args:
-        divided: Microseconds per unit that n processes share, with u from
-            `UTILISATION`; a single process has u = 1.
+        divided: Microseconds per unit of the work that n processes share. Their
+            utilisation u is `UTILISATION`; a single process has u = 1.
         processes: Number n of processes.
-        each: Microseconds per unit that every process spends.
+        each: Microseconds per unit of the work that every process does.
 
     >>> hours(3.6e9, 0.8), hours(3.6e9, 12.8, processes=16, each=0.5)
     (0.8, 1.5)
@@ -50,7 +51,7 @@ def microseconds(run: Callable[[], Any], units: float) -> float:
 
 
 def simulated(seed: int) -> tuple[Any, Any]:
-    """Ranking data, features scaled, and a log."""
+    """Ranking data with standardised features, and a log."""
     import simulators
     from debias.data import RankingData
     from debias.layers import Standardize
@@ -63,7 +64,7 @@ def simulated(seed: int) -> tuple[Any, Any]:
 
 
 def reading(seed: int) -> dict[str, float]:
-    """Bytes per session on disk, and the time to read one in random order."""
+    """Bytes per session on disk, and the time per session to read in random order."""
     from debias.data import ClickLog, Stream
 
     _, log = simulated(seed)
@@ -129,7 +130,7 @@ def _learning(seed: int, models: dict[str, Any]) -> dict[str, float]:
 
 
 def retrieving(seed: int) -> dict[str, float]:
-    """Training time per event of DSSM, and encoding time per item."""
+    """Training time of DSSM per event, and encoding time per item."""
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.models import dssm
     from debias.retrieval.training.batches import Batches
@@ -158,7 +159,7 @@ def retrieving(seed: int) -> dict[str, float]:
 
 
 def searching(seed: int) -> dict[str, float]:
-    """Time and memory to add a vector to a graph."""
+    """Time and memory to add a vector to an HNSW graph."""
     import faiss
 
     from debias.retrieval.serving.index import hnsw
@@ -172,7 +173,7 @@ def searching(seed: int) -> dict[str, float]:
 
 
 def jobs(cost: dict[str, float]) -> dict[str, float]:
-    """Estimated hours, gigabytes and communication of large jobs."""
+    """Estimated hours, gigabytes and communicated kilobytes of large jobs."""
     parameters = cost["product_parameters"]
     return {
         "disk_gb": cost["disk_bytes"],  # for 1e9 sessions
@@ -193,7 +194,7 @@ def jobs(cost: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Context manager in which new processes run Keras on this backend."""
+    """Context manager: new processes run Keras on the given backend."""
     before = os.environ.get("KERAS_BACKEND")
     os.environ["KERAS_BACKEND"] = name
     try:

@@ -1,13 +1,13 @@
 """Training speed on a GPU: `fit`, Keras's loop, and hand-written loops.
 
-    python -m benchmarks.rates.gpu            # all models, on the device there is
+    python -m benchmarks.rates.gpu            # all models, on the default device
     python -m benchmarks.rates.gpu product --sessions 5120
 
-Each model learns from the same sessions in six ways, in rounds that take turns: by the
-compiled loop of `debias.engine.steps`, by the executions that Keras makes of a
-pipeline, and by a loop written for this one model, each with XLA and without. The
-command prints sessions per second (events for `dssm`), and whether the compiled loop
-pays on this device. `debias.models.batches` does not use the loop on a GPU. On a
+Each model learns from the same sessions in six ways, which take turns. There are three
+loops, each with and without XLA: the compiled loop of `debias.engine.steps`, Keras's
+own train function on a pipeline, and a loop written by hand for this model. The command
+prints sessions per second (events for `dssm`), and whether the compiled loop is faster
+on this device. `debias.models.batches` does not use the compiled loop on a GPU. On a
 machine without a GPU, the command measures the CPU and says so.
 """
 
@@ -45,7 +45,7 @@ def click_model(name: str, seed: int = 0) -> Any:
 
 
 def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
-    """A round of each loop for a click model; `loop` and `keras` share the model."""
+    """One round of each loop, for a click model; `loop` and `keras` share the model."""
     import keras
     import tensorflow as tf
 
@@ -84,7 +84,7 @@ def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
 
 
 def of_events(sessions: int, seed: int) -> dict[str, Round]:
-    """The same for a DSSM on ids, with in-batch softmax without logQ."""
+    """One round of each loop, for a DSSM on ids with in-batch softmax without logQ."""
     import keras
 
     from benchmarks.rates.hand_written import by_adam, two_tower_loss
@@ -127,7 +127,7 @@ def epoch(model: Any, feed: Any) -> Round:
 
 
 def measure(name: str, sessions: int, rounds: int, seed: int = 0) -> dict[str, float]:
-    """Sessions per second of each loop, by the median round."""
+    """Sessions per second of each loop, from the median round."""
     ways = (
         of_events(sessions, seed) if name == "dssm" else of_clicks(name, sessions, seed)
     )
@@ -136,7 +136,7 @@ def measure(name: str, sessions: int, rounds: int, seed: int = 0) -> dict[str, f
 
 
 def verdict(found: dict[str, float]) -> str:
-    """Whether the compiled loop is faster, with or without XLA for each.
+    """Whether the compiled loop is faster than Keras's, each at its better XLA setting.
 
     >>> rates = {"loop": 90.0, "loop_xla": 120.0, "keras": 100.0, "keras_xla": 80.0}
     >>> verdict({**rates, "by_hand": 240.0, "by_hand_xla": 60.0})

@@ -1,9 +1,9 @@
 """Growth of cost with size: the exponent b of seconds ~ size^b.
 
-Each case trains one model while one size grows and the others stay at `Sizes`. Rounds
-go through all sizes in turn, so that a slow period of the machine affects each of them;
-the median round counts. Fixed costs, such as those of starting a step, make the
-exponent smaller than that of the arithmetic.
+Each case trains one model while one size grows and the other sizes stay at `Sizes`.
+Each round measures all sizes in turn, so that a slow period of the machine affects all
+of them. The result is the median round. Fixed costs, such as the start of a step, make
+the exponent smaller than the exponent of the arithmetic.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ def model_of(name: str, sizes: Sizes) -> Any:
 
 
 def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
-    """One pass of `fit` over sessions with a small table of items."""
+    """One pass of `fit` over sessions, with a small table of items."""
     import keras
 
     from debias.data import ClickLog, RankingData
@@ -75,7 +75,7 @@ def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
 def retrieval_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
     """Steps of a retrieval model on ids.
 
-    Rows that are not in a batch are neither read nor written.
+    The steps neither read nor write table rows that are not in the batch.
     """
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.models import fm_tower
@@ -103,7 +103,7 @@ def retrieval_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
 
 
 def exponent(sizes: tuple[int, ...], cost: np.ndarray) -> float:
-    """Least squares of log cost on log size.
+    """Slope of log cost on log size, by least squares.
 
     >>> round(exponent((1, 2, 4), np.array([3.0, 12.0, 48.0])), 6)
     2.0
@@ -113,7 +113,7 @@ def exponent(sizes: tuple[int, ...], cost: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Growth:
-    """One model with one growing size, named by `population`."""
+    """One row: a model with one growing size, which `population` names."""
 
     row: str
     population: str
@@ -122,7 +122,7 @@ class Growth:
         return {**asdict(Sizes()), "span": SPANS[self.population], "rounds": ROUNDS}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`exponent`, and milliseconds per thousand sessions at both ends."""
+        """`exponent`, and the cost at the smallest and the largest size."""
         span, plain = SPANS[self.population], Sizes()
         runs, counts = [], []
         for size in span:

@@ -1,8 +1,8 @@
 """Hand-written click models and a DSSM, to compare with `fit`.
 
-Each trains one model, one epoch per call, with variables and Adam by hand and no
-overhead. `by_adam` compiles the epoch as one tf.function, `in_jax` (the additive model
-alone) as one scan.
+Each loop trains one model, one epoch per call, with hand-written variables and Adam.
+`by_adam` compiles the epoch as one tf.function. `in_jax`, which only trains the
+additive model, compiles it as one scan.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,10 +60,10 @@ def by_adam(
     """A function that trains one epoch with hand-written Adam.
 
     Args:
-        loss: Function of the weights and the rows of a batch, column by column.
-        start: The weights to start from.
+        loss: Function of the weights and of the columns of a batch.
+        start: The initial weights.
         columns: Columns with a row per session.
-        batch: Sessions per step; divides the number of sessions.
+        batch: Sessions per step. It must divide the number of sessions.
         jit: Whether XLA compiles a step.
     """
     import tensorflow as tf
@@ -133,7 +133,7 @@ def entropy(clicked: Any, logits: Any) -> Any:
 
 
 def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """The last weight is the bias of each position, (L,)."""
+    """The additive model; the last weight is the bias of each position, (L,)."""
     import tensorflow as tf
 
     logits = relevances(x, weights[:-1])[..., 0] + weights[-1]
@@ -141,7 +141,7 @@ def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def product_logits(weights: Weights, x: Any) -> Any:
-    """The product model; the last weight is a table (L + 1, 1) of places."""
+    """The product model; the last weight is a table (L + 1, 1) of positions."""
     import tensorflow as tf
 
     r = relevances(x, weights[:-1])[..., 0]
@@ -157,7 +157,7 @@ def product_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """The mixture: logits of the shares, then several product models."""
+    """The mixture; its weights are logits of the shares, then product models."""
     import tensorflow as tf
 
     shares, *rest = weights
@@ -169,7 +169,7 @@ def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """XPA: tower, places, own terms, and two attention terms."""
+    """XPA: tower, table of positions, own terms, and two attention terms."""
     import tensorflow as tf
 
     *inner, places, own, shift, place = weights[:-10]
@@ -185,9 +185,9 @@ def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
-    """In-batch softmax of a DSSM on ids: (B,) users and distinct items.
+    """In-batch softmax of a DSSM on ids: (B,) users and (B,) distinct items.
 
-    Each half of the weights is a table of ids and a tower; items have length 1.
+    Each half of the weights is an id table and a tower. Item vectors have length 1.
     """
     import tensorflow as tf
 
@@ -203,7 +203,7 @@ def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
 
 
 def in_jax(job: Job) -> Callable[[], list[np.ndarray]]:
-    """The same loop; the number of sessions must be a multiple of the batch size."""
+    """The same loop in JAX; the batch size must divide the number of sessions."""
     from functools import partial
 
     import jax

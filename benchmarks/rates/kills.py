@@ -1,13 +1,13 @@
-"""Kill -9 at random moments: nothing is lost, and the end is that of no kill.
+"""Kill -9 at random moments: nothing is lost, and the result is the same.
 
-Each row is a job. It runs once undisturbed. Then it is killed at a moment drawn
-uniformly from 1.2 times that duration, and started again, until it ends before its
-moment. That repeats on fresh folders until `KILLS` processes were killed. Jobs are
-commands, in processes that have imported TensorFlow already, so that kills meet the
-work. The job `worker` is a pass over a log on a Dask cluster. There a worker is killed,
-and another joins.
+Each row is a job. It first runs undisturbed. Then it is started and killed at a random
+moment, uniform between 0 and 1.2 times the undisturbed duration. It is started again
+until it ends before it is killed. This is repeated on fresh folders until `KILLS`
+processes were killed. Jobs are commands. Their processes have already imported
+TensorFlow, so that kills interrupt the work and not the import. The job `worker` is a
+pass over a log on a Dask cluster, in which a worker is killed and another one joins.
 
-    python -m benchmarks.rates.kills import 50    # one job, so many kills
+    python -m benchmarks.rates.kills import 50    # kill the job `import` 50 times
 """
 
 import json
@@ -47,12 +47,12 @@ class Job:
     """A job that can be killed.
 
     Attributes:
-        prepare: Function that fills the current folder with what was there before.
-        run: The job, in the current folder.
-        seen: Function from the folder to what a reader finds there, by name; raises
-            ValueError if something is damaged.
-        grows: Names of values that may only grow. Others must be those of before or of
-            the end.
+        prepare: Function that writes the inputs of the job to the current folder.
+        run: Function that runs the job in the current folder.
+        seen: Function from the folder to the outputs that a reader sees there, by name.
+            It raises ValueError if an output is damaged.
+        grows: Names of outputs that must not decrease. If there are none, every output
+            must equal the output before the job or after the undisturbed run.
     """
 
     prepare: Callable[[], None]
@@ -61,7 +61,7 @@ class Job:
     grows: tuple[str, ...] = ()
 
     def lost(self, folder: Path, last: Seen, ends: tuple[Seen, Seen]) -> bool:
-        """Whether something is damaged, absent or half-written after a kill."""
+        """Whether an output is damaged, missing or half-written after a kill."""
         try:
             now = self.seen(folder)
         except ValueError as error:
@@ -78,7 +78,7 @@ class Job:
 
 
 def act(job: Callable[[], None], folder: Path, seconds: float | None = None) -> bool:
-    """Whether a job ended in a process of its own that is killed after some seconds.
+    """Runs a job in a process that is killed after some seconds; True if it ended.
 
     Raises:
         RuntimeError: It failed.
@@ -107,12 +107,14 @@ def _inside(job: Callable[[], None], folder: Path, log: Path) -> None:
 
 
 def killed(job: Job, kills: int, seed: int) -> dict[str, float]:
-    """Kills a job so many times, and compares all that it left.
+    """Kills a job `kills` times, and compares its outputs.
 
     Returns:
-        `kills`; `lost`, those after which something was lost; `resumed`, the jobs that
-        ended after a kill, and of them `equal`, as the undisturbed run; `left`, hidden
-        files at these ends that the undisturbed run does not leave.
+        `kills` is the number of kills, and `lost` the number of kills after which an
+        output was lost. `resumed` is the number of jobs that ended after a kill.
+        `equal` is the number of these jobs whose outputs equal those of the undisturbed
+        run. `left` is the number of hidden files that these jobs left and the
+        undisturbed run does not leave.
     """
     rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)
     with TemporaryDirectory() as temporary:
@@ -174,7 +176,7 @@ def command(*words: str) -> None:
 
 
 def files(folder: Path, *, of: tuple[str, ...]) -> dict[str, str]:
-    """Hashes of the visible files of some outputs, by path."""
+    """Hashes of the visible files of the given outputs, by path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         names = path.relative_to(folder).parts
@@ -243,7 +245,7 @@ IMPORT = ("import", "events", "-o", "log", "--memory", "0.01", "--force")
 
 
 def interactions(path: Path, first: int, rows: int) -> None:
-    """What some users take of some items, as CSV."""
+    """Interactions of users with items, as CSV."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -268,9 +270,10 @@ UPDATE = ("retrieval", "update", "root", "day2.csv", "--every", "100")
 
 
 def version(folder: Path) -> dict[str, Any]:
-    """The parts of the version in service and how many events are applied.
+    """The parts of the served version, and the number of applied events.
 
-    Of the tower, vectors of users: an export orders its graph by chance.
+    The tower is compared by its user vectors, because an export orders its graph at
+    random.
 
     Raises:
         ValueError: A version is damaged.
@@ -298,7 +301,7 @@ def version(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A row of a table that takes a moment."""
+    """A row of a table, which takes a moment to measure."""
 
     row: str
     population: str = "none"
@@ -307,7 +310,7 @@ class Drawn:
         return {}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """The mean of numbers that the seed and the row draw."""
+        """The mean of random numbers, drawn by the seed and the row."""
         time.sleep(0.03)
         rng = np.random.default_rng([seed, int(self.row)])
         return {"mean": rng.random(1000).mean()}
@@ -329,7 +332,7 @@ def nothing() -> None:
 
 
 def run_benchmarks() -> None:
-    """`python -m benchmarks run`, with that table instead of its own."""
+    """Runs `python -m benchmarks run` with `DRAWN` as the only table."""
     tables: Any = SimpleNamespace(TABLES={DRAWN.name: DRAWN})
     sys.modules["benchmarks.experiments"] = tables
     sys.argv = ["benchmarks", "run", DRAWN.name, "--jobs", "1", "--out", "results"]
@@ -337,7 +340,7 @@ def run_benchmarks() -> None:
 
 
 def records(folder: Path) -> dict[str, Any]:
-    """The metrics of each result, by its key; and how many were measured twice."""
+    """The metrics of each result, by key, and the number of repeated results."""
     with warnings.catch_warnings(action="ignore"):  # that a line is half-written
         every = store.read(folder / "results" / f"{DRAWN.name}.jsonl")
     found: dict[str, Any] = {record.key: dict(record.metrics) for record in every}
@@ -365,7 +368,7 @@ SESSIONS, SHARDS, WORKERS = 40_000, 40, 2
 
 
 def killed_workers(kills: int, seed: int) -> dict[str, float]:
-    """The same for passes over a log, each with a worker killed at random."""
+    """The same as `killed`, for passes over a log in which a worker is killed."""
     from distributed import LocalCluster
 
     rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)
@@ -406,7 +409,7 @@ def killed_workers(kills: int, seed: int) -> dict[str, float]:
 
 
 def simulated_and_counted(address: str | None, folder: Path) -> dict[str, Any]:
-    """The files of a log that a cluster simulates anew, and its counts."""
+    """The files of a log that a cluster simulates, and the counts of this log."""
     from debias.data import Stream
     from debias.data.summary import count
     from debias.engine.cluster import joined

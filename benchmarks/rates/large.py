@@ -1,12 +1,12 @@
 """One pass of `debias train` over a log on disk with a memory limit.
 
-The log is simulated by the command that users run, and so is the training: `product`, a
-tenth of the queries held out to validate and another to test. The limit is that of a
-control group of Linux, which kills processes that use more, including cached files. If
-no group can be created, which needs root, memory is only watched and a row has no
-`limit_gb`.
+The log is simulated and trained on with the commands that users run. The model is
+`product`. A tenth of the queries is held out for validation, and another tenth for the
+test. The memory limit is the limit of a Linux control group, which kills processes that
+use more, including cached files. Creating a control group needs root. Without it,
+memory is only monitored, and the row has no `limit_gb`.
 
-`Mixed` is a table of raw features of every kind instead, read, trained on and ranked.
+`Mixed` reads, trains on and ranks a table of raw features of every kind instead.
 """
 
 import json
@@ -32,7 +32,7 @@ QUERIES = 2000
 
 @contextmanager
 def group(gigabytes: float, root: Path = GROUPS) -> Iterator[Path | None]:
-    """A control group with a memory limit; None if it cannot be made."""
+    """A control group with a memory limit; None if it cannot be created."""
     first = (root / "memory").is_dir()  # cgroup version 1 has a tree per resource
     folder = (root / "memory" if first else root) / f"debias-{os.getpid()}"
     limit = folder / ("memory.limit_in_bytes" if first else "memory.max")
@@ -55,7 +55,7 @@ class Run:
     """Output and cost of a command.
 
     Attributes:
-        seconds, cpu_seconds: Wall-clock time, and time of all processors.
+        seconds, cpu_seconds: Wall-clock time, and processor time over all cores.
     """
 
     output: str
@@ -64,10 +64,11 @@ class Run:
 
 
 def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run:
-    """Runs `python -m` command in a folder, and in a control group.
+    """Runs a command by `python -m`, in a folder and a control group.
 
     Raises:
-        RuntimeError: The command failed, or was killed for the memory it took.
+        RuntimeError: The command failed, or was killed because it exceeded the memory
+            limit.
     """
     begun = time.perf_counter()
     with (
@@ -97,7 +98,7 @@ def run(command: Sequence[str], folder: Path, inside: Path | None = None) -> Run
 
 @dataclass(frozen=True)
 class Large:
-    """One pass over the sessions that `population` names."""
+    """One row: a pass over as many sessions as `population` names."""
 
     population: str
     row: str = "train"
@@ -140,7 +141,8 @@ CLICKED = 0.3 / np.arange(1, PLACES + 1)
 
 
 def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
-    """20 columns of a shop: numbers, dates, booleans, text and lists, some missing.
+    """20 columns of a shop: numbers, dates, booleans, text and lists, with missing
+    values.
 
     >>> found = mixed_features(np.random.default_rng(0), 100)
     >>> len(found), found["f_brand"].null_count > 0, found["f_since"].type
@@ -245,7 +247,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Clustered:
-    """A command on two workers of a cluster here, and in one process.
+    """A command on two local cluster workers, compared with one process.
 
     `inspect` counts the log from disk; `rank` scores its items and writes a folder.
     """
@@ -258,7 +260,7 @@ class Clustered:
         return {"sessions": self.sessions, "queries": QUERIES, "workers": 2}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`ratio` is the time of one process over that of two workers."""
+        """`ratio` is the time of one process divided by the time of two workers."""
         import simulators
 
         def simulated(name: str, sessions: int) -> list[str]:

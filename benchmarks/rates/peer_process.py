@@ -1,8 +1,9 @@
 """A peer library in another Python process that does one round at a time.
 
-The peers of `benchmarks.peers` need libraries that conflict with ours. They are
-measured if `DEBIAS_PEERS_PYTHON` names the Python of an environment with these
-libraries; missing peers are left out, and a line says so:
+The peers of `benchmarks.peers` need libraries that conflict with this library. They are
+measured if `DEBIAS_PEERS_PYTHON` is the path of the Python of an environment with these
+libraries. Missing peers are left out, and a line reports them. To create such an
+environment:
 
 python3 -m venv peers && peers/bin/pip install ".[peers]"
 DEBIAS_PEERS_PYTHON=peers/bin/python python -m benchmarks speed
@@ -28,8 +29,9 @@ class Peer(NamedTuple):
     """A peer after one warm-up round.
 
     Attributes:
-        value: Result of the first round, to be compared with ours.
-        round: Does another round and returns its "seconds" (wall clock) and "cpu".
+        value: Result of the first round, to compare with the result of this library.
+        round: Function that does another round, and returns its "seconds" (wall-clock
+            time) and "cpu" (processor time).
     """
 
     value: Any
@@ -48,15 +50,15 @@ def peer(
     setup: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Peer | None]:
-    """The peer of module `name` in `benchmarks.peers`, or None.
+    """The peer of module `name` in `benchmarks.peers`; None if it is not available.
 
     Args:
         name: Name of the module.
-        setup: First argument of its `prepare`, as JSON.
-        arrays: Its arrays, passed through a temporary file.
+        setup: First argument of the module's `prepare`, as JSON.
+        arrays: Second argument of `prepare`, passed through a temporary file.
 
     Raises:
-        RuntimeError: It stopped; its message is on the standard error.
+        RuntimeError: The peer stopped. Its message is on the standard error.
     """
     python = os.environ.get(PYTHON)
     if not python:

@@ -32,15 +32,16 @@ def step_seconds(
 ) -> list[float | None]:
     """Median processor time per step of each case, with in-batch softmax on ids.
 
-    The cases take turns, step by step, so that a slow period of the machine affects
-    all. Times are processor times, which other processes disturb less than wall-clock
-    times.
+    The cases take turns at every step, so that a slow period of the machine affects all
+    of them. Times are processor times, because other processes affect them less than
+    wall-clock times.
 
     Args:
-        cases: Engine and sizes. "row-wise": our tower, `RowEmbedding` and
-            `RowWiseAdam`. "keras-adam": the same scores from `keras.layers.Embedding`
-            and Adam. "torch-sparse": torch, sparse embeddings and SparseAdam, in a
-            process of its own; None where it is not installed.
+        cases: Engine and sizes. "row-wise" is a tower of this library, with
+            `RowEmbedding` and `RowWiseAdam`. "keras-adam" computes the same scores with
+            `keras.layers.Embedding` and Adam. "torch-sparse" uses torch, sparse
+            embeddings and SparseAdam in a separate process; its result is None if torch
+            is not installed.
     """
     for engine, _ in cases:
         if engine not in (*ENGINES, TORCH):
@@ -135,7 +136,7 @@ ENGINES: dict[str, Callable[[int, int, int], Step]] = {
 class RetrievalSpeed:
     """Steps per second at one vocabulary size, for this library and peers.
 
-    Seconds are processor times, also those of the floor, `products_seconds`.
+    All times are processor times, including the lower bound, `products_seconds`.
     """
 
     population: str
@@ -146,7 +147,7 @@ class RetrievalSpeed:
         return {"batch_size": BATCH, "dim": DIM, "ids": ids, "steps": 15}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`growth` is the time of a step relative to the smallest vocabulary."""
+        """`growth` is the time of a step relative to that of the smallest size."""
         from benchmarks.harness.memory import forget
 
         forget()
@@ -174,8 +175,9 @@ def products_seconds(
 ) -> float:
     """Time of a step with only the products of in-batch softmax.
 
-    Three of (batch, dim) and (batch, batch): the scores, and their gradient with
-    respect to users and to items. The smallest of five measurements of `steps`.
+    There are three matrix products of (batch, dim) and (batch, batch) arrays: the
+    scores, and their gradients with respect to users and to items. The result is the
+    smallest of five measurements of `steps` steps.
     """
     import tensorflow as tf
 
@@ -203,9 +205,10 @@ def products_seconds(
 class MovieLens:
     """Events per second on MovieLens-100K, with ids, batches of 512 and dimension 32.
 
-    All but torch-rechub correct by logQ, mask accidental hits and nothing more, and
-    take 16 steps an execution. Our batches are packed: they contain only the distinct
-    users and items. The floor is `products_seconds` of all rows and columns.
+    All libraries except torch-rechub correct by logQ, mask accidental hits, and run 16
+    steps per execution. Batches of this library are packed: they contain only the
+    distinct users and items. The lower bound of the time is `products_seconds` for all
+    users and items of a batch.
     """
 
     population: str = "movielens-100k"

@@ -1,14 +1,14 @@
 """The service under attack: hostile requests, slow headers, large bodies, load.
 
 `debias serve` answers for 100,000 items. During the attack, a probe requests `/live`
-fifty times a second: its longest wait is the longest freeze. Then there are more
-connections than the service can answer, versions are published, damaged and rolled
-back, and a worker is killed. An answer is wrong if one of its items is not in the
-version that it names.
+fifty times a second. Its longest wait is the longest freeze of the service. After the
+attack, more connections are opened than the service can answer. During this overload,
+versions are published, damaged and rolled back, and a worker is killed. An answer is
+wrong if one of its items is not in the version that the answer names.
 
     python -m benchmarks.rates.service_attack 10000 1000 60
 
-The numbers are hostile requests, connections and seconds of load.
+The three numbers are hostile requests, connections and seconds of load.
 """
 
 import asyncio
@@ -46,12 +46,12 @@ class Seen:
 
     Attributes:
         statuses: Number of answers by status; 0 is a broken connection.
-        milliseconds: Times of answers under load with status 200.
-        wrong: Number of answers with items that are not in their version.
+        milliseconds: Waits for answers with status 200, under load.
+        wrong: Number of answers with items that are not in the version that they name.
         names: Versions that answered.
-        freeze_ms: Longest wait of the probe, in `probes` requests.
-        memory: Megabytes of the service, sample by sample.
-        held: Connections with half a request that were still open.
+        freeze_ms: Longest wait of the probe over all `probes` requests.
+        memory: Samples of the memory of the service, in megabytes.
+        held: Number of connections with half a request that were still open at the end.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -94,7 +94,7 @@ def hostile(rng: random.Random) -> bytes:
 
 
 def large(rng: random.Random) -> bytes:
-    """A body of nearly the largest size with costly values."""
+    """A body of nearly the largest allowed size, with values that are slow to parse."""
     piece = rng.choice(('""', "1", "[]", '"x"', "null", '{"a":1}', "[[1]]"))
     many = ",".join([piece] * (LARGE // (len(piece) + 1)))
     key = rng.choice(("features", "items", "ids", "history"))
@@ -123,7 +123,7 @@ async def flood(session: Any, seen: Seen, bodies: Iterator[tuple[str, bytes]]) -
 
 
 async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -> None:
-    """Opens connections that send a header a byte at a time; counts those kept."""
+    """Opens connections that send a header slowly; counts those still open."""
     host, port = url.removeprefix("http://").split(":")
 
     async def one() -> None:
@@ -142,10 +142,10 @@ async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -
 
 
 async def crowd(url: str, seen: Seen, connections: int, seconds: float) -> None:
-    """Connections that ask again as soon as they are answered, or refused.
+    """Opens connections that send the next request as soon as they have an answer.
 
-    They speak plain HTTP, since a thousand of a library's clients would take more of
-    the machine than the service does.
+    They send HTTP over plain sockets, because a thousand clients of a library would
+    need more processor time than the service.
     """
     end = time.monotonic() + seconds
     body = json.dumps({"user": {"age": 0.5}, "k": service_load.K}).encode()
@@ -200,7 +200,7 @@ def check(seen: Seen, answer: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def probed(url: str, pid: int, seen: Seen) -> AsyncIterator[None]:
-    """Asks /live meanwhile, on a connection of its own."""
+    """Context manager: requests /live repeatedly, on a separate connection."""
     import aiohttp
 
     async def forever() -> None:
@@ -244,7 +244,7 @@ def trouble(root: Path, pid: int, seconds: float) -> None:
 
 
 def apart(function: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function in a process of its own, which does not hold this one up."""
+    """Calls a function in a separate process, without delaying this process."""
     process = multiprocessing.get_context("spawn").Process(
         target=function, args=arguments
     )
@@ -263,7 +263,7 @@ async def attack(
     meanwhile: Callable[[], None],
     seed: int = 0,
 ) -> tuple[Seen, Seen]:
-    """What hostile clients saw, and what a crowd saw during `meanwhile`."""
+    """What hostile clients saw, and what normal clients saw during `meanwhile`."""
     import aiohttp
 
     rng, bad, good = random.Random(seed), Seen(), Seen()
@@ -284,7 +284,7 @@ async def attack(
 
 
 def summary(bad: Seen, good: Seen, seconds: float) -> dict[str, float]:
-    """`failed`: answers 5xx except 503; `growth_mb`: since the first samples."""
+    """`failed` counts answers 5xx except 503; `growth_mb` is relative to the start."""
     p50, p99 = np.percentile(good.milliseconds or [np.nan], [50, 99])
     both = bad.statuses + good.statuses
     memory = bad.memory + good.memory
@@ -325,7 +325,7 @@ def measured(
 
 @dataclass(frozen=True)
 class Attacked:
-    """Hostile requests, then overload, while versions are switched."""
+    """One row: hostile requests, then overload while versions are switched."""
 
     row: str = "serve_attacked"
     population: str = "clustered-100k"

@@ -1,12 +1,13 @@
 """The service under load on this machine, with a switch of the version.
 
-`debias serve` answers for 100,000 items; several connections ask, each as soon as it is
-answered, for the 100 items of a user with a history of 20. Half way a version is
-published whose item ids differ. An answer counts as failed if its status is not 200,
-and as mixed if not all of its items are in the version that it names. Client and
-service share the processors of the machine.
+`debias serve` answers for 100,000 items. Several connections request the 100 best items
+for a user with a history of 20. Each sends the next request as soon as it has an
+answer. Halfway through the test, a version with other item ids is published. An answer
+counts as failed if its status is not 200. It counts as mixed if some of its items are
+not in the version that the answer names. Client and service share the processors of the
+machine.
 
-    python -m benchmarks.rates.service_load 1800     # for so many seconds
+    python -m benchmarks.rates.service_load 1800     # for 1,800 seconds
 """
 
 import asyncio
@@ -39,11 +40,11 @@ class Load:
     """The answers of a load test.
 
     Attributes:
-        milliseconds: Time of each answer.
+        milliseconds: Wait for each answer.
         failed, mixed: Numbers of answers.
         versions: Names of the versions that answered.
-        memory: (seconds, megabytes) that the processes of the service hold.
-        processor: Processor seconds of the service.
+        memory: (seconds, megabytes) samples of the memory of the service's processes.
+        processor: Processor time of the service in seconds.
     """
 
     milliseconds: list[float] = field(default_factory=list)
@@ -64,7 +65,7 @@ def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
 
 
 def publish(root: Path, seed: int, again: Path | None = None) -> versions.Version:
-    """Publishes version 1, or `again` its tower and vectors with other ids."""
+    """Publishes version 1, or the tower `again` with the same vectors and other ids."""
     if again is not None:
         old = versions.load(root)
         number = int(versions.names(root)[-1]) + 1
@@ -97,7 +98,7 @@ def serving(root: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 
 async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Load:
-    """Keeps `CONNECTIONS` busy for some seconds; calls `halfway` in a thread then."""
+    """Keeps `CONNECTIONS` busy; a thread calls `halfway` in the middle."""
     import aiohttp
 
     load = Load()
@@ -151,7 +152,7 @@ async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Lo
 
 
 def tree(pid: int) -> list[Any]:
-    """A process and its children: supervisor and workers of the service."""
+    """A process and its children: the supervisor and the workers of the service."""
     import psutil
 
     parent = psutil.Process(pid)
@@ -214,7 +215,7 @@ def common(load: Load, seconds: float) -> dict[str, float]:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """As `common`; `growth_mb` is from a quarter to half of the test."""
+    """As `common`; `growth_mb` is the growth from a quarter to half of the test."""
     steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
     return {
         **common(load, seconds),
@@ -226,7 +227,7 @@ def summary(load: Load, seconds: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Service:
-    """Retrieval of 100 from 100,000 items over HTTP, with a switch half way."""
+    """One row: retrieves 100 of 100,000 items over HTTP, with a version switch."""
 
     row: str = "serve"
     population: str = "clustered-100k"

@@ -1,12 +1,13 @@
 """`POST /recommend` at a steady rate: towers retrieve, a click model orders.
 
-`debias serve` retrieves 500 of 100,000 items for a user with a history of 20, and the
-product model orders them: 16 numbers, a brand of 1,000, up to 4 of 200 tags, the hour
-of the request and the score of the retrieval. Requests leave at fixed times, whatever
-became of those before, and a wait counts from that time. Client and service share the
-processors of the machine. Weights are not trained; that costs the same.
+`debias serve` retrieves 500 of 100,000 items for a user with a history of 20, and a
+product model orders them. Its features are 16 numbers, one of 1,000 brands, up to 4 of
+200 tags, the hour of the request and the retrieval score. Requests are sent at fixed
+times, even if earlier requests have no answer yet, and the wait counts from the
+scheduled time. Client and service share the processors of the machine. Weights are not
+trained, which does not change the cost.
 
-    python -m benchmarks.rates.service_recommend 60     # for so many seconds
+    python -m benchmarks.rates.service_recommend 60     # for 60 seconds
 """
 
 import asyncio
@@ -90,7 +91,7 @@ def publish(root: Path, seed: int) -> None:
 
 
 async def ask(url: str, pid: int, seconds: float, seed: int) -> Load:
-    """Asks `RATE` times a second over `CONNECTIONS`; times count from the due time."""
+    """Sends `RATE` requests a second; waits count from their scheduled times."""
     import aiohttp
 
     load, rng = Load(), np.random.default_rng(seed)
@@ -141,14 +142,14 @@ def measured(seconds: float, seed: int) -> Load:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """As `service_load.common`; `growth_mb` is from the start to the end."""
+    """As `service_load.common`; `growth_mb` is the growth from start to end."""
     growth = load.memory[-1][1] - load.memory[0][1]
     return {**service_load.common(load, seconds), "growth_mb": growth}
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """10 of 500 retrieved from 100,000 items, at `RATE` requests a second."""
+    """One row: 10 of 500 items, retrieved from 100,000, at `RATE` requests a second."""
 
     row: str = "serve_recommend"
     population: str = "clustered-100k"

@@ -1,11 +1,13 @@
 """Speed compared with a peer in the same run and with a lower bound of the time.
 
-Each case is timed in rounds of ours and the peers', so that a slow period of the
-machine affects all. Rates are those of the median round, and `ratio` is relative to the
-peer that a row names. Peers whose libraries conflict with ours run in another Python,
-see `benchmarks.rates.peer_process`. `floor_fraction` is the rate over the most that the
-machine could do: the case's least arithmetic over the rate of a large matrix product,
-or its least memory traffic over the rate of a large copy, measured in the same process.
+In each case, this library and its peers take turns, so that a slow period of the
+machine affects all of them. Rates are rates of the median round, and `ratio` is
+relative to the peer that the row names. Peers whose libraries conflict with this
+library run in another Python, see `benchmarks.rates.peer_process`. `floor_fraction` is
+the rate divided by the largest possible rate of the machine. The largest possible rate
+follows from the least arithmetic of the case and the speed of a large matrix product,
+or from its least memory traffic and the speed of a large copy. Both speeds are measured
+in the same process.
 """
 
 import os
@@ -43,8 +45,8 @@ Round = Callable[[], float]  # runs once and returns the seconds
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
     """Median seconds of each function after a warm-up, over `times` or `ROUNDS`.
 
-    They take turns, each time in another order, so that none always runs after the same
-    one.
+    The functions take turns in a random order, so that none of them always runs after
+    the same other function.
     """
     for each in rounds:
         each()
@@ -80,7 +82,7 @@ def compared(work: float, own: float, other: float, most: float) -> dict[str, fl
 
     Args:
         work: Number of units, such as sessions.
-        own, other: Seconds of ours and of the peer.
+        own, other: Seconds of this library and of the peer.
         most: Largest possible number of units per second on this machine.
     """
     rate, peer_rate = work / own, work / other
@@ -99,7 +101,7 @@ def alone(work: float, most: float, ours: Round) -> dict[str, float]:
 
 
 def copy_rate() -> float:
-    """Memory bandwidth: bytes per second of a copy larger than the caches."""
+    """Memory bandwidth: bytes per second of a copy that is larger than the caches."""
     source = np.ones(1 << 26, "float32")
     target = np.empty_like(source)
     best = min(seconds(lambda: np.copyto(target, source)) for _ in range(5))
@@ -126,10 +128,10 @@ def matrix_rate() -> float:
 def operations_per_list(
     features: int = FEATURES, hidden: Sequence[int] = HIDDEN, out: int = 1
 ) -> int:
-    """Operations per list: forward, and twice as many backward.
+    """Operations of the relevance tower per list, forward and backward.
 
-    Those of the relevance tower; of it, the gradient with respect to the features
-    themselves is not needed.
+    The backward pass has twice as many operations as the forward pass, except that it
+    does not need the gradient with respect to the features.
     """
     sizes = (features, *hidden, out)
     layers = [2 * a * b for a, b in pairwise(sizes)]
@@ -168,7 +170,7 @@ def sessions_of(features: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def simulated_sessions(
     queries: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same from the simulator, with few queries and repeated items."""
+    """Features, shown items and clicks from the simulator, with repeated items."""
     import simulators
 
     data = simulators.generate(queries, seed)
@@ -180,12 +182,13 @@ def simulated_sessions(
 def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float]:
     """Lists per second of `Additive` in `fit`, compared with hand-written loops.
 
-    `peer_rate` is that of the tf.function loop; JAX takes part where it is installed.
-    The floor computes each distinct item of a batch once.
+    `peer_rate` is the rate of the tf.function loop. If JAX is installed, a loop in JAX
+    is measured too. The lower bound of the time computes each distinct item of a batch
+    once.
 
     Args:
-        queries: Queries of the simulated log; None: items are drawn uniformly from all
-            items.
+        queries: Number of queries of the simulated log. With None, lists are uniform
+            draws from all items.
     """
     from benchmarks.rates.hand_written import Job, in_jax, in_tensorflow
     from debias.layers import BiasTower, Tower
@@ -210,7 +213,7 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
 
 
 def distinct_share(item: np.ndarray) -> float:
-    """Number of distinct items as a share of a batch's cells.
+    """Number of distinct items of a batch, divided by the number of its cells.
 
     >>> distinct_share(np.tile([[4, 7]], (BATCH * 3, 1))) == 2 / (2 * BATCH)
     True
@@ -226,9 +229,9 @@ def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
     """Lists per second of the default `product`, compared with no `Features` layer.
 
     Args:
-        kind: Kind of the first of the 136 features: "number" like all others, or
-            "category" with a thousand values, which the layer `Features` embeds. The
-            peer reads 136 numbers.
+        kind: Kind of the first of the 136 features: "number", like all other features,
+            or "category" with a thousand values, which the layer `Features` embeds. The
+            peer always reads 136 numbers.
     """
     from debias.data.kinds import Feature
     from debias.data.layout import Layout
@@ -264,9 +267,10 @@ SMALL_FEATURES, SMALL_HIDDEN, KINDS = 32, (32, 32), 3  # of the comparison with 
 def train_small(name: str, seed: int) -> dict[str, float]:
     """Lists per second of a small click model: two-tower, mixture, or XPA.
 
-    CLAX's two-tower is our `Product`: sigmoid times sigmoid, a table of positions and a
-    tower of equal layers. CLAX does not use its data loader. Both are compiled by XLA,
-    which pays for towers of this size. The floor counts only the relevance towers.
+    CLAX's two-tower model equals `Product`: sigmoid times sigmoid, a table of
+    positions, and a tower with layers of equal size. CLAX is measured without its data
+    loader. XLA compiles both, because it makes towers of this size faster. The lower
+    bound of the time counts only the relevance towers.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
@@ -315,8 +319,8 @@ def simulate(population: str, seed: int) -> dict[str, float]:
     """Simulated sessions per second on one core, compared with plain NumPy.
 
     `write_rate` is the rate of whole simulated sessions written to Parquet on all
-    cores, including lists, propensities and truth. CLAX, if it is installed, may also
-    use all cores.
+    cores, including lists, propensities and truth. CLAX is measured if it is installed,
+    and may use all cores.
     """
     visits, plain = visiting(population, seed, truth=False)
     most = copy_rate() / (LIST_SIZE * CELL[False])
@@ -326,13 +330,13 @@ def simulate(population: str, seed: int) -> dict[str, float]:
 
 
 def simulate_truth(population: str, seed: int) -> dict[str, float]:
-    """The same including examination and attraction of every cell."""
+    """As `simulate`, including examination and attraction of every cell."""
     most = copy_rate() / (LIST_SIZE * CELL[True])
     return beside(SESSIONS, most, *visiting(population, seed, truth=True))
 
 
 def visiting(population: str, seed: int, truth: bool) -> tuple[Round, Round]:
-    """A round of this simulator and of plain NumPy on the same lists."""
+    """One round of this simulator, and one of plain NumPy, on the same lists."""
     from simulators.populations import named, visit
 
     attraction = np.random.default_rng(seed).random((SESSIONS, LIST_SIZE), np.float32)
@@ -346,10 +350,10 @@ def visiting(population: str, seed: int, truth: bool) -> tuple[Round, Round]:
 
 @contextmanager
 def clax(population: str, seed: int) -> Iterator[Round | None]:
-    """A round of CLAX's sampler on the attractions of `simulate`.
+    """One round of CLAX's sampler with the attractions of `simulate`.
 
     Raises:
-        RuntimeError: Its clicks do not follow the population.
+        RuntimeError: The clicks of CLAX do not follow the population.
     """
     from simulators.behaviours import EYE_TRACKING
     from simulators.oracle import click_probability
@@ -371,7 +375,7 @@ def clax(population: str, seed: int) -> Iterator[Round | None]:
 
 
 def write_rate(population: str, seed: int) -> float:
-    """Sessions per second simulated and written, including start and end."""
+    """Simulated and written sessions per second, including start and end."""
     from simulators import EpsilonGreedy, generate, prepare, weak_ranker
     from simulators.writer import write
 
@@ -416,7 +420,7 @@ CELL = {False: 4 + 1, True: 4 + 1 + 4 + 4}
 
 
 def em(model: str, population: str, seed: int) -> dict[str, float]:
-    """Sessions per second of an EM pass, for PBM compared with plain NumPy."""
+    """Sessions per second of an EM pass; PBM is compared with plain NumPy."""
     import simulators
     from debias.propensity.click_models.timing import prepared_pass
 
@@ -458,11 +462,11 @@ LISTS = 100_000
 def evaluate(seed: int) -> dict[str, float]:
     """Lists per second of `metrics.ndcg`; each peer must return the same mean.
 
-    scikit-learn always takes part; TensorFlow Ranking, rax and ranx do if they are
-    installed. There are no tied scores here; ours counts ties by half.
+    scikit-learn is always measured. TensorFlow Ranking, rax and ranx are measured if
+    they are installed. The scores have no ties, which the libraries treat differently.
 
     Raises:
-        RuntimeError: The mean of a peer differs from ours.
+        RuntimeError: A peer's mean differs from the mean of this library.
     """
     from debias.metrics import ndcg
 
@@ -536,8 +540,9 @@ ROWS, SHOWN = 10_000, 1 << 20  # rows of the LETOR file, sessions of the log
 def read(what: str, seed: int) -> dict[str, float]:
     """Rows of a LETOR file, or sessions of a Parquet log, read per second.
 
-    Beside them scikit-learn's SVMLight reader, and pyarrow reading the log's columns
-    into NumPy; both must read the same. The floor is that of reading what is returned.
+    The peers are scikit-learn's SVMLight reader for LETOR, and pyarrow for the log,
+    which reads the columns into NumPy. A peer must read the same values. The lower
+    bound is the time to read the returned arrays once from memory.
     """
     with TemporaryDirectory() as folder:
         return READ[what](Path(folder), seed)
@@ -599,7 +604,7 @@ READ = {"letor": read_letor_file, "log": read_log}
 
 
 def score(seed: int) -> dict[str, float]:
-    """Items per second of the ranker in batches, compared with bare products."""
+    """Items per second of the ranker, compared with matrix products alone."""
     import tensorflow as tf
 
     from debias.layers import BiasTower, Tower
@@ -637,12 +642,13 @@ def score(seed: int) -> dict[str, float]:
 def search(kind: str, seed: int) -> dict[str, float]:
     """Searches per second of `Index` for single users, compared with its bare engine.
 
-    Both search one graph of 100,000 vectors; ours also rescores, sorts ties and checks
-    input. The floor is the time to read the vectors that a search of Faiss compares.
+    Both search the same graph of 100,000 vectors. `Index` also rescores, sorts ties and
+    checks input. The lower bound is the time to read the vectors that Faiss compares in
+    a search.
 
     Args:
-        kind: "hnsw" of Faiss, or "milvus", the embedded edition. Bare Faiss takes part
-            in the second as well, with fewer users, since a search takes longer.
+        kind: "hnsw" of Faiss, or "milvus", the embedded edition. For "milvus", Faiss
+            alone is measured too. There are fewer users, because a search takes longer.
     """
     import faiss
 
@@ -683,7 +689,7 @@ IN_MILVUS = 50  # users who search in Milvus
 def in_milvus(
     vectors: np.ndarray, users: np.ndarray, k: int
 ) -> tuple[Any, Callable[[], list[np.ndarray]]]:
-    """Our searcher of an embedded Milvus, and searches by its client alone."""
+    """A searcher on an embedded Milvus, and searches by the Milvus client alone."""
     from debias.retrieval.serving.milvus import milvus
 
     found = milvus(vectors)
@@ -709,7 +715,7 @@ Case = Callable[[int], dict[str, float]]
 
 
 def on_one_core(case: Case, seed: int) -> dict[str, float]:
-    """A case and its lower bound in a process on a single core."""
+    """Measures a case and its lower bound in a process on a single core."""
     with ProcessPoolExecutor(1, get_context("spawn"), _hold_to_one_core) as pool:
         return pool.submit(case, seed).result()
 
