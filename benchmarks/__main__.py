@@ -311,7 +311,7 @@ def _each(kind: str, names: list[str] | None, known: Any) -> None:
 
 @contextmanager
 def _bad_input() -> Iterator[None]:
-    """Turns ValueError into a message of the command line, without a traceback."""
+    """Context manager: reports a ValueError as a usage error, without a traceback."""
     try:
         yield
     except ValueError as error:
@@ -463,9 +463,9 @@ def _show(
     html: Path | None = None,
     json: bool = False,
 ) -> bool:
-    """Prints the views for which a folder has results; returns whether there were any.
+    """Prints the views with results in a folder, and returns whether there are any.
 
-    With `html`, they are written to this page instead.
+    With `html`, the views are written to this page instead.
     """
     console = Console()
     names = wanted.sources or (wanted.name,)

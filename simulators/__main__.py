@@ -210,10 +210,10 @@ def _chance(policy: Any) -> str:
 
 
 def _write_items(data: Any, path: Path) -> None:
-    """Writes the ranking data of a log, unless the file already has that content.
+    """Writes the ranking data of a log, unless the file already has this content.
 
     Raises:
-        ValueError: The file has other content; it is not changed.
+        ValueError: The file has other content, which is not changed.
     """
     import filecmp
     from tempfile import TemporaryDirectory
@@ -229,7 +229,7 @@ def _write_items(data: Any, path: Path) -> None:
 
 
 def _population(run: dict[str, Any]) -> Any:
-    """The population; for a file, the run records a hash of its content."""
+    """The population. If a file defines it, the run records a hash of the file."""
     import hashlib
 
     from simulators import populations

@@ -41,9 +41,10 @@ ATTRACTIONS: dict[str, tuple[float, ...]] = {
 """Functions from grades 0 to 4 to P(click | examined).
 
 `graded` is eps + (1 - eps) (2 ** y - 1) / (2 ** 4 - 1) with eps = .1, affine in NDCG's
-gain; `linear-noisy` is eps + (1 - eps) y / 4, affine in the grade; `binarised` is 1
-above grade 2 and .1 else; `perfect`, `navigational` and `informational` are the cascade
-users of the online learning to rank literature. All but `linear-noisy` are published.
+gain. `linear-noisy` is eps + (1 - eps) y / 4, affine in the grade. `binarised` is 1
+above grade 2 and .1 for other grades. `perfect`, `navigational` and `informational` are
+the cascade users of the online learning to rank literature. All functions except
+`linear-noisy` are published.
 """
 
 SATISFACTIONS: dict[str, tuple[float, ...]] = {
@@ -52,7 +53,7 @@ SATISFACTIONS: dict[str, tuple[float, ...]] = {
     "informational": (0.1, 0.2, 0.3, 0.4, 0.5),
     "graded-dbn": (0.0, 0.125, 0.25, 0.375, 0.5),
 }
-"""Published functions from grades 0 to 4 to P(satisfied | clicked), by user."""
+"""Published functions from grades 0 to 4 to P(satisfied | clicked), by kind of user."""
 
 Graded = str | np.ndarray | Callable[[np.ndarray], np.ndarray]
 

@@ -90,7 +90,7 @@ def team_draft(
 
 
 def _best_left(ranking: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """(S,) the first item of each ranking (S, L) that is not in shown (S, k), or -1."""
+    """(S,) first item of each ranking (S, L) that is not in shown (S, k), or -1."""
     there = (ranking[:, :, None] == shown[:, None, :]).any(axis=2) | (ranking < 0)
     place = np.argmin(there, axis=1)
     rows = np.arange(len(ranking))

@@ -37,7 +37,7 @@ def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
 def _checked(
     attraction: np.ndarray, satisfaction: np.ndarray | None, doubles: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Checks both, and returns floats of the same shape, or doubles if asked."""
+    """Checks attraction and satisfaction, and returns them as floats of one shape."""
     attraction = checked_probability("attraction", attraction)
     if satisfaction is not None:
         satisfaction = checked_probability("satisfaction", satisfaction)
@@ -58,7 +58,7 @@ def _own(
     rows: slice | np.ndarray,
     size: int,
 ) -> dict[str, np.ndarray]:
-    """The satisfaction of some lists, if the behaviour depends on it."""
+    """The satisfaction of the given lists, if the behaviour depends on it."""
     part = None if satisfaction is None else satisfaction[rows, :size]
     return with_satisfaction(behaviour, part)
 
@@ -100,7 +100,7 @@ def _weights(
     query: np.ndarray | None,
     observed: Observed | None,
 ) -> np.ndarray:
-    """(S, K) shares of types; averaged over situations if none is observed."""
+    """(S, K) shares of types, averaged over situations if nothing is observed."""
     if observed is None:
         found = _situations(population, sessions, query)
         return np.sum([share * here for share, here in found], axis=0)

@@ -368,7 +368,7 @@ class _EpsilonGreedyShelf:
 
 
 def _inserted(ascending: list[np.ndarray], new: np.ndarray) -> list[np.ndarray]:
-    """Inserts a new array into arrays that are sorted cell by cell.
+    """Inserts a new array into a list of arrays that are sorted in each cell.
 
     >>> [a.tolist() for a in _inserted([np.array([1]), np.array([4])], np.array([3]))]
     [[1], [3], [4]]
@@ -628,8 +628,9 @@ POLICIES: dict[str, Callable[[RankingData, int, float | None], Policy]] = {
         )
     ),
 }
-"""Policies by name: functions of graded data, a seed, and how much is left to chance.
+"""Policies by name: functions of graded data, a seed, and a randomness.
 
-The last is the temperature, the epsilon, the rate of swaps, the n, or the share of
-sessions that the expert serves; None for 1, .1, 1, 10 and .5.
+Depending on the policy, the randomness is the temperature (default 1), epsilon (.1),
+the rate of exchanges (1), the number n of shuffled items (10), or the share of sessions
+that the expert serves (.5). None gives the default.
 """

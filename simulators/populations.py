@@ -351,7 +351,7 @@ def _alone(behaviour: Behaviour) -> Population:
 
 
 def _context_population() -> Population:
-    """Browsers and hunters, mixed by one observed context number."""
+    """Browsers and hunters, whose shares depend on one observed context number."""
     hunts = logistic_share([2.0])
     assert callable(hunts)
     values = (-1.5, -0.5, 0.5, 1.5)

@@ -43,7 +43,7 @@ class Graded(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _mixing(world: int) -> np.ndarray:
-    """(latent, features): a feature shows three to six latent numbers, one well."""
+    """(latent, features) weights: a feature mixes three to six latent numbers."""
     rng = generator(world, 1)
     mixing = np.zeros((_LATENT, FEATURES), np.float32)
     for feature in range(FEATURES):
@@ -90,7 +90,7 @@ _SAMPLE = 200_000  # items that determine scale and thresholds of a drawn releva
 
 @lru_cache(maxsize=4)
 def _world(number: int | None) -> _World:
-    """The world of a number; None gives the constants of this module."""
+    """The world with this seed; None gives the constants of this module."""
     if number is None:
         return _World(_mixing(_WORLD), _relevance, _THRESHOLDS)
     rng = generator(number, 2)
@@ -108,7 +108,7 @@ def _world(number: int | None) -> _World:
 
 
 def _drawn(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A random relevance function like `_relevance`, with a linear part and others."""
+    """A random relevance function like `_relevance`, with linear and other parts."""
     of_item = _MATCH + _QUALITY
     line = np.zeros(_LATENT, np.float32)
     four = rng.choice(of_item, 4, replace=False)

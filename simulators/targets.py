@@ -84,7 +84,7 @@ def with_dwell(
 
 
 def _of_cells(name: str, values: np.ndarray | float, log: ClickLog) -> np.ndarray:
-    """(S, L) the value of each shown item, and an arbitrary valid one at padding."""
+    """(S, L) value of each shown item; padding has an arbitrary valid value."""
     values = np.asarray(values, float)
     if values.ndim == 0:
         values = np.full(log.item.max() + 1, values)

@@ -220,7 +220,7 @@ def _manifest(
 
 
 def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Begins or continues a folder; returns its manifest.
+    """Starts or resumes a run in a folder, and returns its manifest.
 
     An unfinished run has an empty list of shards.
     """
@@ -259,7 +259,7 @@ def _is_aside(path: Path) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Excludes a second process; the lock ends with the process."""
+    """Locks the folder against a second process; the lock ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -318,7 +318,7 @@ def _write_shard(
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; replaces the path once all is synced to disk."""
+    """Context manager: a temporary file that replaces `path` when it is on disk."""
     aside = path.with_name(f".{path.name}{_ASIDE}")
     try:
         yield aside

@@ -53,7 +53,7 @@ def check(
 
 
 def _load(tables: Mapping[str, Table], results: Path) -> tuple[Results, list[str]]:
-    """The published records by table, and the faults of their files."""
+    """The published records by table, and the problems found in their files."""
     loaded, problems = {}, []
     for path in sorted(results.glob("*.jsonl")):
         if path.stem not in tables:
@@ -72,7 +72,7 @@ def _load(tables: Mapping[str, Table], results: Path) -> tuple[Results, list[str
 def _checked(
     text: str, tables: Mapping[str, Table], records: Results, write: bool
 ) -> tuple[str, list[tuple[int, str]]]:
-    """The text, with blocks rewritten if `write`, and its problems by line."""
+    """The text, and its problems by line; if `write`, blocks are updated."""
     plain = CODE.sub(lambda match: re.sub(r"\S", " ", match[0]), text)
     pieces, problems, end = [], [], 0
     for block in BLOCK.finditer(plain):

@@ -319,7 +319,7 @@ class _Worker:
 
 
 def _take(todo: list[Job], worker: _Worker, crew: Sequence[_Worker]) -> Job:
-    """Takes the next job: preferably of the worker's own log, then of a free log."""
+    """Takes the next job, preferably one that reads the log of the worker."""
     others = {other.log for other in crew if other.job}
 
     def distance(place: int) -> int:
@@ -330,7 +330,7 @@ def _take(todo: list[Job], worker: _Worker, crew: Sequence[_Worker]) -> Job:
 
 
 def _left(crew: Sequence[_Worker], todo: Sequence[Job], clock: Clock) -> float:
-    """Expected seconds left: an equal share of the work, or the longest job."""
+    """Expected remaining seconds: work per process, at least the longest job."""
     now = time.monotonic()
     running = [clock.expect(w.job) - (now - w.since) for w in crew if w.job]
     running = [max(seconds, 0.0) for seconds in running]
@@ -341,7 +341,7 @@ def _left(crew: Sequence[_Worker], todo: Sequence[Job], clock: Clock) -> float:
 def _collect(
     worker: _Worker, path: Path, clock: Clock, outcome: Outcome, threads: int
 ) -> store.Record | Failure:
-    """Records the result of a worker, or its death."""
+    """Records the result of a worker, or a failure if the worker died."""
     job = worker.job
     assert job is not None
     try:

@@ -375,4 +375,4 @@ LEARNERS: Mapping[str, Learner] = {
         lambda seed, _: CellWeighted(relevance(seed)), examined_by_dcm
     ),
 }
-"""Every row that learns; `full_information` and its like learn from grades."""
+"""Every row that learns. Rows named `full_information...` learn from grades."""

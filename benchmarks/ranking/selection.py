@@ -22,7 +22,7 @@ SOURCES: Mapping[str, tuple[Table, str]] = {
         for crowd in MIXED_USERS.populations
     },
 }
-"""Source table and crowd of each population; -half if `MAIN` also has the crowd."""
+"""Source table and users of each population; -half if `MAIN` has the same users."""
 
 ByRow = dict[str, dict[int, Record]]  # by seed
 
@@ -47,7 +47,7 @@ def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 
 def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
-    """The rows of a crowd at the seeds that all rows have; empty without `auto`."""
+    """The rows of a population at the seeds of `auto`; {} if there is no `auto`."""
     by_row: ByRow = {}
     for record in current(table, records):
         here = (record.dataset, record.population) == (table.dataset, crowd)
@@ -73,7 +73,7 @@ def _of_crowd(table: Table, crowd: str, records: Sequence[Record]) -> ByRow:
 
 
 def _together(crowds: Sequence[ByRow]) -> list[Record]:
-    """Means over all crowds at common seeds; empty if a crowd is missing."""
+    """Means over all populations at common seeds; [] if a population is missing."""
     if len(crowds) < len(SOURCES):
         return []
     seeds = set.intersection(*({*each["auto"]} for each in crowds))

@@ -116,7 +116,7 @@ LOGGED = {
     "random-order": Logging(True, 1.0),
     **{f"worst-first-{t:.2f}": Logging(False, t) for t in (2 / 3, 1 / 3, 0.0)},
 }
-"""From always best first, through random order, to always worst first."""
+"""Logging policies, from always best first, through random, to always worst first."""
 CONFOUNDED = (
     *("naive", BASELINE, "product", "product_weighted", "product_linear"),
     *("product_linear_weighted", "product_omitted", "product_omitted_weighted"),

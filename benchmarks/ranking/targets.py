@@ -141,7 +141,7 @@ def world(queries: int, seed: int) -> tuple[Items, Items]:
 
 
 def _mixed(one: np.ndarray, other: np.ndarray, tie: float) -> np.ndarray:
-    """A mixture of both that has correlation `tie` with the first."""
+    """A mixture of the two arrays that has correlation `tie` with the first."""
     found: np.ndarray = tie * one + np.sqrt(1 - tie**2) * other
     return found
 

@@ -196,14 +196,14 @@ class Unconfounded(ClickModel):
         return only_output(self.relevance, on_rows(self.relevance, features))
 
     def _bias(self, position: Tensor, expected: Tensor) -> Tensor:
-        """g of the shown and the expected ranks, which have the same shape."""
+        """g(k, s) for shown ranks k and expected ranks s of the same shape."""
         hot = ops.one_hot(position, self.positions + 1, dtype="float32")
         score = ops.expand_dims(expected / self.positions, -1)
         seen = ops.concatenate([hot, exact(score)], axis=-1)
         return only_output(self.bias, self.bias(seen))
 
     def _alone(self, position: Tensor) -> Tensor:
-        """log theta of ranks, in the same shape."""
+        """log theta_k for an array of ranks k."""
         ranks = ops.repeat(ops.arange(self.positions + 1)[:, None], len(self.ranks), 1)
         scores = ops.zeros_like(exact(ranks)) + self.ranks
         by_score = self._bias(ranks, scores)

@@ -157,7 +157,7 @@ def _fresh(base: Path, folder: Path) -> None:
 
 
 def _hidden(folder: Path) -> set[str]:
-    """Hidden files and folders, but those that hold locks."""
+    """Hidden files and folders, except lock files."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob(".*")

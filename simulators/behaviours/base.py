@@ -115,10 +115,10 @@ class Behaviour:
     """Interface of behaviours; see `simulators.behaviours`."""
 
     columns: int = 0
-    """Cells in a row where the user reads a grid; 0 where the list has no rows."""
+    """Number of cells in a row if the user reads a grid; 0 if the user reads a list."""
 
     satisfiable: bool = False
-    """Whether a click can satisfy: only then is `satisfaction` given, (S, L) floats."""
+    """Whether clicks can satisfy, so that methods receive `satisfaction`, (S, L)."""
 
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         """(S, L) P(click at k | examined at k) for this behaviour."""
