@@ -2,7 +2,7 @@
 
     python -m benchmarks.fuzz --mutants 200 --commands inspect
 
-A mutant is a small log, a table of items or ranking data with a fault that a seed
+A mutant is a small log, item table or ranking data set with a fault, which the seed
 determines: flipped bytes, a cut, repeated or renamed columns, other types, missing or
 extreme values, odd times, other encodings. A command may read the mutant, or refuse it
 with a message that names the file. Everything else is a fault: a traceback, a process

@@ -240,7 +240,7 @@ def prepare(
     noise: float = 0.0,
     satisfaction: Graded | None = None,
 ) -> Simulation:
-    """Prepares a simulation; the arguments are those of `simulate`."""
+    """Prepares a simulation; takes the same arguments as `simulate`."""
     if isinstance(population, str):
         population = named(population)
     longest = min(list_size, int(data.sizes.max()))
@@ -281,7 +281,7 @@ def simulate(
         data: Queries, items and grades.
         policy: Logging policy, see `simulators.policies`.
         population: The population of users, or the name of a preset.
-        sessions: How many.
+        sessions: Number of sessions.
         seed: Random seed. The same seed gives the same sessions, and a longer log
             begins with the sessions of a shorter one.
         list_size: Largest number of shown items.

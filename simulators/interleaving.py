@@ -120,11 +120,11 @@ def interleave(
         first, second: Functions from ranking data to a score per item. Items with equal
             scores keep the order of the data.
         population: A population with one situation, or the name of a preset.
-        sessions: How many.
+        sessions: Number of sessions.
         seed: Random seed of queries, drafts and clicks.
         list_size: Number of ranks in a list.
         attraction: As for `simulate`.
-        power: Of `needed`.
+        power: Probability of detection for which `needed` is computed.
         confidence: Confidence level of the interval and of `needed`.
 
     Raises:

@@ -544,8 +544,8 @@ class _RandTopNShelf:
 class Interleaved:
     """A mixture of policies: a random policy serves each session.
 
-    The log does not record which policy served a session, so propensities are those of
-    the mixture:
+    The log does not record which policy served a session, so the mixture determines the
+    propensities:
 
         P(list) = sum_r share_r P_r(list)
         P(item at k | above) = P(items to k) / P(items above k)

@@ -337,9 +337,8 @@ def _visit_types(
 def mixed_population() -> Population:
     """Position-based, rank-CTR and document-CTR users in equal shares.
 
-    This is the population of Yan et al., Revisiting Two-tower Models for Unbiased
-    Learning to Rank, SIGIR 2022, with the eye-tracking curve for position-based and for
-    rank-CTR users.
+    The population follows Yan et al., Revisiting Two-tower Models for Unbiased Learning
+    to Rank, SIGIR 2022. Position-based and rank-CTR users have the eye-tracking curve.
     """
     third = 1 / 3
     users = (PositionBased(eye_tracking()), RankCTR(eye_tracking()), DocumentCTR())

@@ -29,7 +29,7 @@ def with_badge(
         P(click) = examination * attraction,
 
     This formula is correct for users whose examination does not depend on clicks, such
-    as those of the population "pbm".
+    as the users of the population "pbm".
 
     Args:
         log: A log with its truth, `examination` and `attraction`.

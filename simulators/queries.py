@@ -58,7 +58,7 @@ def _relevance(z: np.ndarray) -> np.ndarray:
 
     It has a linear part, and parts that no linear ranker can represent: products of two
     matches, a preferred value in the middle, the better of two matches, and matches
-    whose worth depends on the kind of query.
+    whose weight depends on the kind of query.
     """
     linear = 0.5 * z[:, 0] + 0.4 * z[:, 1] + 0.3 * z[:, 10] + 0.2 * z[:, 11]
     together = 0.6 * z[:, 2] * z[:, 3] + 0.5 * z[:, 4] * z[:, 12]
@@ -150,7 +150,7 @@ def generate(
     """Generates queries with graded items.
 
     Args:
-        queries: How many.
+        queries: Number of queries.
         seed: Random seed of the queries. All seeds draw from the same world.
         min_items, max_items: Smallest and largest number of items of a query.
         median_items: Median number of items of a query.

@@ -19,8 +19,8 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
     and 1.6 that the utility exceeds.
 
     Args:
-        queries: How many.
-        seed: Names the data.
+        queries: Number of queries.
+        seed: Random seed of the data.
 
     Raises:
         ValueError: `queries` is not positive.

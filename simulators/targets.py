@@ -25,12 +25,12 @@ def with_orders(
     The expected value of an examined impression is attraction * conversion * value.
 
     Args:
-        log: With clicks.
+        log: Simulated log with clicks.
         seed: Random seed of the orders.
         conversion: (items,) probabilities, or one probability for all items.
         value: (items,) value of an order, or one number for all items. The target has
             this value at an order and is 0 elsewhere.
-        name: Of the target.
+        name: Name of the target.
 
     Raises:
         ValueError: A conversion is not a probability, a value is negative or not
@@ -60,7 +60,7 @@ def with_dwell(
     Dwell time is log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
 
     Args:
-        log: With clicks.
+        log: Simulated log with clicks.
         seed: Random seed of the dwell times.
         seconds: (items,) positive median dwell time, or one number for all items.
         spread: Standard deviation of the logarithm of dwell time, 0 or more.

@@ -51,7 +51,7 @@ def write(
     Args:
         simulation: The simulation, from `simulators.clicks.prepare`.
         folder: A new or empty folder, or the folder of the same run.
-        sessions: How many.
+        sessions: Number of sessions.
         shards: Number of files, named part-00000.parquet and so on. Their numbers of
             sessions differ by at most one. With None, a file has about a million
             sessions.
@@ -60,8 +60,8 @@ def write(
         workers: Number of threads; None means one per core. Each thread holds about
             131,072 sessions in memory.
         progress: Called with the number of sessions written since the last call.
-        over: A function like `map` that replaces the threads, such as that of a cluster
-            whose workers can write to the folder.
+        over: A function like `map` that replaces the threads, such as the `map` of a
+            cluster whose workers can write to the folder.
 
     Returns:
         The manifest.

@@ -148,7 +148,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the rows in order, including those of the short version."""
+        """Names of the rows in order, including rows of the short version."""
         return tuple(dict.fromkeys(e.row for e in (*self.experiments, *self.quick)))
 
     @property

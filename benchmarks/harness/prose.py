@@ -1,9 +1,9 @@
 """Checks tables and numbers in Markdown against the results.
 
-`<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table (all
-options may be left out; with `cells=C`, it is one table of populations by rows), and
-`<!-- number: TABLE POPULATION ROW METRIC STATISTIC to=BASELINE digits=N -->` a number;
-`<!-- /table -->` or `<!-- /number -->` closes it.
+`<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table, and
+`<!-- /table -->` closes it. All options may be left out. With `cells=C`, the table has
+populations by rows. `<!-- number: TABLE POPULATION ROW METRIC STATISTIC to=BASELINE
+digits=N -->` opens a number, and `<!-- /number -->` closes it.
 """
 
 import re

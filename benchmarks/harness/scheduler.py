@@ -128,7 +128,7 @@ def plan(
 
     Args:
         table: Name of the table.
-        experiments: Its experiments.
+        experiments: Experiments of the table.
         seeds: The seeds of each experiment.
         dataset: Name of the data if `data` is None.
         data: A file or folder of ranking data.
@@ -165,11 +165,12 @@ factor of 2.4 (geometric mean). The exponent 1 misses by a factor of 11.
 class Clock:
     """Expected seconds of a job, from earlier measurements of its kind.
 
-    The estimate uses the most similar measurements that exist. In order of similarity,
-    these are: 1. the same settings on the same population, 2. the same settings on any
-    population, 3. measurements of any table that differ only in size, scaled by
-    sessions to the power `GROWTH`; the same learner with the same settings first, then
-    the same learner, then any learner, 4. the same row, 5. the same table.
+    The estimate uses the most similar measurements that exist. The most similar have
+    the same settings on the same population, followed by the same settings on any
+    population. Next are measurements of any table that differ in size, scaled by
+    sessions to the power `GROWTH`. Of these, the same learner with otherwise equal
+    settings comes first, then the same learner, then any learner with otherwise equal
+    settings. Last are measurements of the same row, and of the same table.
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:

@@ -136,7 +136,8 @@ class View:
 def current(
     table: Table, records: Iterable[store.Record], quick: bool = False
 ) -> list[store.Record]:
-    """The latest records whose settings are those of an experiment of the table.
+    """The latest records whose settings equal the settings of an experiment of the
+    table.
 
     If data files with the same name but different content were measured, only records
     of the latest content count.

@@ -2,8 +2,8 @@
 
 With the same package versions, CPU flags and threads, the printed digits must agree. If
 the machine differs or the record does not name its machine, a metric may differ by
-`LOOSE`: sums in another order differ in the last digit, and training amplifies this
-difference up to the third decimal. Rates and seconds are not compared.
+`LOOSE`. The reason is that sums in another order differ in the last digit, and training
+amplifies this difference up to the third decimal. Rates and seconds are not compared.
 """
 
 import random
@@ -46,7 +46,7 @@ def published(
 
     Args:
         table: The table.
-        records: Its published records.
+        records: The published records of the table.
         rows: Names of the rows to use; () for all rows.
     """
     if table.threads is None:

@@ -16,10 +16,10 @@ Protocol, fixed before any result was seen:
 
 2. The models are trained as by `debias.fit` with its defaults, except for batches of
    128. `kinds_1` is the product model. `kinds_2` to `kinds_4` are mixtures of two to
-   four product models with learned shares. `chosen` is that of these four rows with the
-   best click likelihood on the validation sessions, which also chose its weights.
-   `averaged` averages three separately trained product models, so it has the size of
-   `kinds_3`.
+   four product models with learned shares. `chosen` is the row of these four with the
+   best click likelihood on the validation sessions, which also determine the weights of
+   each model. `averaged` averages three separately trained product models, so it has
+   the size of `kinds_3`.
 3. `kinds` is the number of components of the row, and `right` is 1 if it is the true
    number. `type_rand_index` is the adjusted Rand index of most likely components and
    true kinds of users. NDCG@5 and expected clicks are measured on the test queries, and

@@ -71,8 +71,8 @@ def bias(seed: int, world: World) -> BiasTower:
 def known_examination(world: World) -> tuple[list[float], list[float]]:
     """alpha and beta of the population: P(click) = alpha gamma + beta by position.
 
-    These values are exact if items do not compete for clicks. If items do, the values
-    are those of an item whose neighbours have attraction 0.
+    These values are exact if items do not compete for clicks. If items compete, the
+    values apply to an item whose neighbours have attraction 0.
     """
     return examination_of(world.population, world.train.log.list_size)
 
@@ -187,8 +187,8 @@ class Known(ClickModel):
     """A click model that knows everything except relevance.
 
     P(click) = examination (low + (high - low) sigmoid(r(x))). low and high are the
-    click probabilities after examination for attractions 0 and 1, at the position of
-    the item and for the type of the user. `context`, `(batch, 3 list_size)`, contains
+    click probabilities after examination for attractions 0 and 1, given the position of
+    the item and the type of the user. `context`, `(batch, 3 list_size)`, contains
     examination, low and high.
     """
 

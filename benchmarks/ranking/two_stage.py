@@ -71,13 +71,13 @@ def first_stage(split: Split) -> Stage:
 class ControlFunction(ClickModel):
     """logit P(click) = r(x, v), with v the residual of the rank; ranks by r(x, 0).
 
-    v = (rank - constant - x . slope) / error. If rank varies in a way that features do
-    not explain, v captures the effect of position on clicks, and r(x, 0) is relevance
+    v = (rank - constant - x . slope) / error. If features do not explain all variation
+    of the rank, v captures the effect of position on clicks. Then r(x, 0) is relevance
     at the expected rank of each item.
 
     Args:
         relevance: Layer `(..., F + 1)` to `(..., 1)`.
-        slope, constant, error: Of `first_stage`.
+        slope, constant, error: Fields of `Stage`, from `first_stage`.
 
     Source: after Petrin and Train, A Control Function Approach to Endogeneity in
     Consumer Choice Models, Journal of Marketing Research 2010, with rank for price.
@@ -132,7 +132,7 @@ class Unconfounded(ClickModel):
         bias: Layer `(..., positions + 2)` to `(..., 1)` that reads one-hot rank and
             score.
         positions: The largest rank.
-        slope, constant, ranks: Of `first_stage`.
+        slope, constant, ranks: Fields of `Stage`, from `first_stage`.
         clip: Largest weight.
 
     Source: after Luo et al., Unconfounded Propensity Estimation for Unbiased Ranking,

@@ -98,7 +98,7 @@ def mixture(
     towers: Callable[[Sequence[int]], list[keras.layers.Layer]] = separate,
     **options: Any,
 ) -> Mixture:
-    """A mixture of the given components; the defaults are those of the library."""
+    """A mixture of the given components, by default the mixture of the library."""
     seeds = [part_seed(seed, number, len(parts)) for number in range(len(parts))]
     biases = [BiasTower(layout.columns, init_std=INIT_STD, seed=s) for s in seeds]
     made = zip(parts, towers(seeds), biases, strict=True)

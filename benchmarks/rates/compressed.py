@@ -7,9 +7,9 @@ sixteenth of the rows, and hashing assigns ids to them. There are three populati
    Held-out users determine the number of passes, separately for each row.
 2. `1e7`: the same tower, after three passes, on a generated log of ten million items. A
    thousand tastes have 10,000 items each, and users take the items of a taste in
-   proportion to 1 / (rank + 10). 200,000 users take six items each, with probability
-   4/5 of their own taste. If all tastes were known, the hit rate at 50 would be .21.
-   The last items of 500 users are ranked among all ten million items.
+   proportion to 1 / (rank + 10). There are 200,000 users who take six items each, with
+   probability 4/5 of their own taste. If all tastes were known, the hit rate at 50
+   would be .21. The last items of 500 users are ranked among all ten million items.
 3. `1e8`: a thousand steps on random ids of a hundred million items and ten million
    users. This shows whether the tables fit into memory, and the cost of a step. Without
    sharing, the tables would take 38 GB.

@@ -81,7 +81,7 @@ def act(job: Callable[[], None], folder: Path, seconds: float | None = None) -> 
     """Runs a job in a process that is killed after some seconds; True if it ended.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The job failed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
@@ -112,7 +112,7 @@ def killed(job: Job, kills: int, seed: int) -> dict[str, float]:
     Returns:
         `kills` is the number of kills, and `lost` the number of kills after which an
         output was lost. `resumed` is the number of jobs that ended after a kill.
-        `equal` is the number of these jobs whose outputs equal those of the undisturbed
+        `equal` is the number of these jobs with the same outputs as the undisturbed
         run. `left` is the number of hidden files that these jobs left and the
         undisturbed run does not leave.
     """

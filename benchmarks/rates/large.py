@@ -221,7 +221,7 @@ class Mixed:
         }
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`rate` is lists per second of training; names in `rank_...` are of `rank`."""
+        """`rate` is lists per second of `train`; `rank_...` are values of `rank`."""
         train = ["debias", "train", "log.parquet", "-c", "features=f_*", "--json"]
         train += ["-c", "categories=f_region", "--model", "product", "--epochs", "1"]
         train += ["--seed", str(seed), "-o", "trained"]

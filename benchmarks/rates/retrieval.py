@@ -147,7 +147,7 @@ class RetrievalSpeed:
         return {"batch_size": BATCH, "dim": DIM, "ids": ids, "steps": 15}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`growth` is the time of a step relative to that of the smallest size."""
+        """`growth` is the time per step relative to the smallest vocabulary."""
         from benchmarks.harness.memory import forget
 
         forget()

@@ -5,9 +5,9 @@ machine affects all of them. Rates are rates of the median round, and `ratio` is
 relative to the peer that the row names. Peers whose libraries conflict with this
 library run in another Python, see `benchmarks.rates.peer_process`. `floor_fraction` is
 the rate divided by the largest possible rate of the machine. The largest possible rate
-follows from the least arithmetic of the case and the speed of a large matrix product,
-or from its least memory traffic and the speed of a large copy. Both speeds are measured
-in the same process.
+is computed from the minimum arithmetic of the case and the speed of a large matrix
+product. For some cases, it is computed from the minimum memory traffic and the speed of
+a large copy. These speeds are measured in the same process.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Table `retrieval`: every tower with the default recipe, and tuned baselines.
 
-The protocol is the same for every data set and row. It was fixed before its figures
-were seen:
+The protocol is the same for every data set and row. The protocol was fixed before its
+figures were seen:
 
 1. There are six data sets. In MovieLens-100K, FilmTrust and Epinions, the latest item
    of each user is held out. FilmTrust and Epinions have no times, so a random item is
@@ -32,13 +32,13 @@ were seen:
    Its columns may be divided by a power of their counts, which was found on generated
    worlds. The rule for choosing this power is the same as for a trend, with items as
    units. With users as units, the rule chose it for Ta-Feng, where it did not help. Of
-   these data sets, it only changes Epinions. Candidate weights of the linear part ended
-   at 512, which generated worlds showed to be too little for a regularisation of 3,000.
-   Two trends of full weight, of the latest tenth and twentieth, were added for items
-   that live for days. The rule does not choose them for Ta-Feng. A linear part in 512
-   dimensions was added because EASE was better on the data of a shop that is not among
-   these sets. The rule chooses it neither for MovieLens nor for FilmTrust. No other
-   setting was changed after results were seen.
+   these data sets, the power only changes Epinions. Candidate weights of the linear
+   part ended at 512, which generated worlds showed to be too little for a
+   regularisation of 3,000. Two trends of full weight, of the latest tenth and
+   twentieth, were added for items that live for days. The rule does not choose them for
+   Ta-Feng. A linear part in 512 dimensions was added because EASE was better on the
+   data of a shop that is not among these sets. The rule chooses it neither for
+   MovieLens nor for FilmTrust. No other setting was changed after results were seen.
 6. Targets are ranked among all items that the user has not taken; ties count by half.
 7. Seeds determine the initial weights and the order of events. Differences between rows
    are paired by seed. In these data sets, nobody repeats an item, so `own_repeats` has

@@ -193,7 +193,7 @@ def tail_metrics(
     Args:
         score: Scores of users over the catalogue.
         items: (N, d) vectors of length 1.
-        train, held_out: As of `evaluate_on`.
+        train, held_out: Training and held-out events, see `evaluate_on`.
     """
     head = head_items(train.popularity())
     some = held_out.take(~head[held_out.item])

@@ -2,10 +2,10 @@
 
 The protocol is the same for every row:
 
-1. A tower (DSSM with vectors of 32, one hidden layer of 64, and the last 20 items as
-   history) is trained on all days before the ten test days. Training has three passes,
-   batches of 256, Adam at .003, and softmax over the batch with logQ. The model knows
-   the users and items of the training days.
+1. The model is a DSSM with vectors of 32, one hidden layer of 64, and the last 20 items
+   as history. It is trained on all days before the ten test days. Training has three
+   passes, batches of 256, Adam at .003, and softmax over the batch with logQ. The model
+   knows the users and items of the training days.
 2. Each of the ten test days is cut into four lots of equal size, in order of time. A
    lot is predicted before the model learns from it. Every user of the lot gets a vector
    from the current model and the user's items before the lot. The user's items in the

@@ -18,9 +18,9 @@ Items may have their own satisfaction P(satisfied | clicked), an array of the sa
 shape. So an item can attract every user and satisfy none. Only behaviours with
 `satisfiable = True` receive the satisfaction.
 
-To add a behaviour, write a frozen dataclass of one of the families (`Independent`:
-clicks do not affect examination; `Chain`: examination passes from rank to rank), and
-enter an instance in `BEHAVIOURS`. Tests and tables then include the new behaviour.
+To add a behaviour, write a frozen dataclass and enter an instance in `BEHAVIOURS`. Its
+base is `Independent` if clicks do not affect examination, and `Chain` if examination
+passes from rank to rank. Tests and tables then include the new behaviour.
 """
 
 from simulators.behaviours.base import (
