@@ -579,10 +579,12 @@ def train_once(folder: Path) -> Path:
 
 
 def run(
-    mutants: Annotated[int, typer.Option(min=1, help="Mutants of each command.")] = 200,
+    mutants: Annotated[
+        int, typer.Option(min=1, help="Number of mutants per command.")
+    ] = 200,
     commands: Annotated[
         str,
-        typer.Option(help=f"Commands, separated by commas, of {' '.join(COMMANDS)}."),
+        typer.Option(help=f"Comma-separated commands, out of {' '.join(COMMANDS)}."),
     ] = "inspect",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
 ) -> None:
