@@ -47,7 +47,7 @@ Data = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(min=1, help="Number of seeds: 0 to SEEDS - 1.")
+    int | None, typer.Option(min=1, help="Number of seeds, from the table's first.")
 ]
 Jobs = Annotated[
     int | None,
@@ -110,7 +110,10 @@ def run(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure the missing results of a table and print the table."""
+    """Measure the missing results of a table and print the table.
+
+    An interrupted run resumes when it is started again.
+    """
     _run(
         *(name, data, seeds, jobs, only, population, out, publish, quick, again, html),
         json=json,

@@ -42,8 +42,8 @@ def floats(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind == "c":
         raise ValueError(
-            "attraction must be floats, got complex numbers; satisfaction is an "
-            "argument of its own"
+            "attraction must be floats, got complex numbers; pass satisfaction as a "
+            "separate argument"
         )
     return values if values.dtype.kind == "f" else values.astype(float)
 
