@@ -343,7 +343,7 @@ def test_satisfaction_is_of_no_account_to_all_others(behaviour):
 @EVERY
 def test_complex_attraction_is_refused(behaviour):
     lists = np.array([[0.5 + 0.5j, 0.2]])
-    with pytest.raises(ValueError, match="satisfaction is an argument of its own"):
+    with pytest.raises(ValueError, match="pass satisfaction as a separate argument"):
         behaviour.click_probability(lists)
     with pytest.raises(ValueError, match="attraction must be floats"):
         behaviour.sample(lists, generator(0))
