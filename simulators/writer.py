@@ -60,8 +60,8 @@ def write(
         workers: Number of threads; None means one per core. Each thread holds about
             131,072 sessions in memory.
         progress: Called with the number of sessions written since the last call.
-        over: A function like `map` that replaces the threads, such as the `map` of a
-            cluster whose workers can write to the folder.
+        over: Function like `map` to use instead of a thread pool, such as the `map` of
+            a cluster. Its workers must be able to write to the folder.
 
     Returns:
         The manifest.

@@ -205,10 +205,10 @@ def products_seconds(
 class MovieLens:
     """Events per second on MovieLens-100K, with ids, batches of 512 and dimension 32.
 
-    All libraries except torch-rechub correct by logQ, mask accidental hits, and run 16
-    steps per execution. Batches of this library are packed: they contain only the
-    distinct users and items. The lower bound of the time is `products_seconds` for all
-    users and items of a batch.
+    All libraries except torch-rechub apply the logQ correction, mask accidental hits,
+    and run 16 steps per execution. Batches of this library are packed: they contain
+    only the distinct users and items. The lower bound of the time is `products_seconds`
+    for all users and items of a batch.
     """
 
     population: str = "movielens-100k"

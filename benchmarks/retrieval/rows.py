@@ -64,7 +64,10 @@ from simulators.interactions import generate_interactions
 
 
 def known_tastes(true_genres: bool) -> Interactions:
-    """2,000 users, who prefer one of 50 genres; genres in the log may be wrong."""
+    """Log of 2,000 users, each of whom prefers one of 50 genres of items.
+
+    Without `true_genres`, the genres of the items are shuffled.
+    """
     rng = np.random.default_rng(0)
     log, truth = generate_interactions(rng, 2000, 2000, 30, genres=50)
     if true_genres:

@@ -32,9 +32,9 @@ def evaluate(
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest importance weight of a session. The default is the largest "
-            "clip that keeps an effective sample size of at least a tenth of the "
-            "sessions."
+            help="Clip for the importance weight of a session. The default is the "
+            "largest clip that keeps an effective sample size of at least a tenth of "
+            "the sessions."
         ),
     ] = None,
     examination: Annotated[

@@ -1,4 +1,4 @@
-"""Propensities for the commands, and checks of output paths."""
+"""Helpers of the commands: reading propensities, and checking output paths."""
 
 import os
 from collections.abc import Mapping, Sequence

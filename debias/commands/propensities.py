@@ -45,8 +45,8 @@ def propensities(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with status 3 if the log leaves the examination of any rank "
-            "unidentified.",
+            help="Exit with status 3 if the log does not identify the examination of "
+            "every rank.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,

@@ -70,7 +70,7 @@ def _renamed(value: Any) -> Any:
 
 @contextmanager
 def silenced(asked: bool) -> Iterator[None]:
-    """Context manager that suppresses output except errors and JSON, if `asked`."""
+    """Context manager; if `asked`, all output except errors and JSON is suppressed."""
     token = _quiet.set(asked)
     try:
         yield

@@ -426,7 +426,9 @@ def learn(
     config: TrainingConfig,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains in a locked folder, or resumes its run; returns the report.
+    """Trains in a folder that the caller has locked, and returns the report.
+
+    If the folder contains an unfinished run, the run is resumed.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.

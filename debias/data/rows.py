@@ -34,7 +34,7 @@ class Rows:
     Attributes:
         session: (n,) number of the session, by first appearance.
         codes: (n,) code of the name of each shown item, by role; -1 means no name.
-        names: Names in the order of their codes, by role.
+        names: For each role, the names in the order of their codes.
         values: (n,) or (n, C) numbers of the shown items, by role.
         batches: The batches of the source, without their data.
         ends: Number of shown items up to the end of each batch.

@@ -39,9 +39,10 @@ class RowWiseAdam(keras.optimizers.Adam):
     equals Adam in result and cost.
 
     If a batch looks up more ids than a table has rows, updating single rows costs more
-    than updating the whole table. So plain Adam updates all rows of tables of up to
-    `dense_rows` rows. Plain Adam also moves absent rows by their momentum. `compile`
-    accepts `jit_compile=True` if no table has more than `dense_rows` rows.
+    than updating the whole table. Plain Adam therefore updates every row of a table
+    that has at most `dense_rows` rows. Plain Adam also moves absent rows by their
+    momentum. `compile` accepts `jit_compile=True` if no table has more than
+    `dense_rows` rows.
 
     `weight_decay` (decoupled from the gradient) and `use_ema` work as in Keras, and
     read whole tables. With `averaging=eta`, the optimiser averages the weights over a

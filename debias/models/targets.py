@@ -58,8 +58,8 @@ class MultiTarget(ClickModel):
             levels. A target reaches a level if its value exceeds the level. A target
             without levels has the single level 0.
         worth: Dict from "click" or the name of a target to a worth of 0 or more. The
-            worth of a target counts for each exceeded level. None means worth 1 for
-            each level and 0 for a click.
+            worth of a target is added once for each level that the target exceeds. None
+            means worth 1 for each level and 0 for a click.
 
     Raises:
         ValueError: There is no target, or levels do not increase.

@@ -1,4 +1,4 @@
-"""Users whose rank scales the odds of a click, not its probability."""
+"""Users for whom the rank of an item scales the odds of a click."""
 
 from dataclasses import dataclass
 

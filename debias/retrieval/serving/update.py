@@ -315,7 +315,7 @@ def replace_tables(
     Args:
         tower: The model.
         before: Tables in the model.
-        after: Replacements of these tables.
+        after: New tables, in the order of `before`.
         out: File to write.
 
     Returns:

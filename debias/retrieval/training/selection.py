@@ -327,7 +327,8 @@ class Parts(NamedTuple):
     """Possible additions to a tower, which are computed once for all trials.
 
     Attributes:
-        spectrum: Spectrum of the training log, with the best power and rank.
+        spectrum: Eigenvectors of the items of the training log, with the best
+            power and rank.
         linear: Regularisation, decay, power and rank of the best linear part without a
             tower.
         trends: Result of `lasting_trends`.
@@ -540,7 +541,7 @@ class Choice(NamedTuple):
 def work(
     log: Interactions, recipes: Sequence[Recipe], passes: int | None, compare: bool
 ) -> int:
-    """Approximate work of `select` in training events, including evaluations."""
+    """Approximate cost of `select` with its evaluations; one training event costs 1."""
     users, items = len(np.unique(log.user)), len(log.items)
     once = min(users, USERS, max(LEAST, SCORES // max(items, 1))) * items // AN_EVENT
     judgments = len(POWERS) * len(STRENGTHS) + 1 + len(DECAYS)
