@@ -73,7 +73,7 @@ def test_unknown_places_are_left_out():
     assert found.position.tolist() == [1, 1, 3, 1]
     assert found.left_out == pytest.approx(3 / 7)
     assert found.group_sizes.tolist() == [1, 2, 1]
-    with pytest.raises(ValueError, match="no click is at a rank of known"):
+    with pytest.raises(ValueError, match="no click is at a rank with known"):
         impressions(LOG, Propensities.of([np.nan] * 3))
 
 

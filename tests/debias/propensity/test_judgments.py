@@ -254,7 +254,7 @@ def test_places_of_unknown_examination_are_left_out():
 
 def test_what_cannot_be_judged():
     log, gamma = simulated(100)
-    with pytest.raises(ValueError, match="no click is at a rank of known"):
+    with pytest.raises(ValueError, match="no click is at a rank with known"):
         judge(log, Propensities.of([np.nan] * 3))
     with pytest.raises(ValueError, match="scores must be one number for each of"):
         judge(log, Propensities.of(THETA), scores=gamma[:3])
