@@ -155,7 +155,7 @@ def of_items(items: Items) -> Any:
 
 
 def judged(items: Items, score: np.ndarray) -> dict[str, float]:
-    """NDCG with the true value of an item as gain, and expected orders.
+    """NDCG with true item values as gains, and the expected number of purchases.
 
     `orders` is the expected number of orders in 1,000 sessions that show the ten best
     items by the score.

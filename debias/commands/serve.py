@@ -65,8 +65,8 @@ class Access(NamedTuple):
         ssl_ca_certs: Annotated[
             Path | None,
             _access(
-                help="PEM file with certificate authorities. Clients must have a "
-                "certificate that an authority in this file signed."
+                help="PEM file with CA certificates. Clients must present a "
+                "certificate that one of these CAs signed."
             ),
         ] = None,
     ) -> "Access":

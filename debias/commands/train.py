@@ -255,7 +255,7 @@ def train(
     ] = None,
     page: pages.Report = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace another run in the folder.")
+        bool, typer.Option("--force", help="Overwrite another run in the folder.")
     ] = False,
     json: AsJson = False,
 ) -> None:

@@ -188,7 +188,7 @@ class Reader:
         return found
 
     def features(self, columns: Sequence[str]) -> Features:
-        """The features of the matrix; a list of categories has `LONGEST` columns."""
+        """The features of the matrix; each feature of lists has `LONGEST` columns."""
         coded, numbers = [], []
         for name in columns:
             kind = self.kinds[name]

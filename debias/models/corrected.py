@@ -378,7 +378,7 @@ class PairDebias(OneTowerClickModel):
         return self._pairs(batch, clicks, outputs)[0]
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> None:
-        """Updates the ratios, unless no pair of the batch has an item at position 1."""
+        """Updates the ratios if a pair of the batch has an item at position 1."""
         _, *explained = self._pairs(batch, clicks, ops.stop_gradient(outputs))
         for table, items in zip((self.plus, self.minus), explained, strict=True):
             table.assign(self._moved(ops.convert_to_tensor(table), batch, items))

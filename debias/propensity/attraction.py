@@ -179,7 +179,7 @@ class Prior:
         query_spread: Standard deviation t of the query effects.
         evidence: Log marginal likelihood, with the query effects integrated out by
             Laplace's method.
-        bent: (bins,) log h at the values `BINS` of F; 0 unless the shape is normal.
+        bent: (bins,) log h at F = `BINS`; 0 unless the shape is normal.
     """
 
     shape: Shape

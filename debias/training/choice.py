@@ -146,7 +146,7 @@ def choose_ranking(
     by: str | None = None,
     sessions: int = LEAST,
 ) -> Choice:
-    """Chooses the first candidate within one standard error of the best ranking.
+    """Chooses the first candidate within one standard error of the best in ranking.
 
     The criterion is the share of correctly ordered pairs of a clicked and an unclicked
     item. Both items of a pair were shown at the same place for the same query, so they
