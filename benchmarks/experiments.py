@@ -21,6 +21,7 @@ from benchmarks.ranking import (
     columns,
     coverage,
     judgments,
+    published,
     real,
     recipe,
     selection,
@@ -233,6 +234,7 @@ TABLES: dict[str, Table] = {
     for table in (
         *RANKERS,
         selection.TABLE,
+        published.TABLE,
         real.TABLE,
         recipe.TABLE,
         *RETRIEVAL,

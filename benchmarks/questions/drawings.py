@@ -10,7 +10,7 @@ from benchmarks.harness.tables import View
 from benchmarks.questions import graph, horizons, offline, production
 
 Views = Mapping[str, View]  # by population
-GAINS = ("product", "listwise", "mixture", "ips_estimated_softmax")  # rows of `gains`
+GAINS = ("product", "listwise", "mixture", "ips_estimated_softmax", "auto")  # rows
 
 
 def by_round(found: Views) -> Figure:
