@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
 from debias.commands import inputs
@@ -16,6 +15,7 @@ from debias.commands.runs import peak_memory
 from debias.commands.screen import AsJson, print_json, say, share_bar
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from debias.data.kinds import Features
@@ -230,7 +230,7 @@ def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
 
 
 def _rank_file(
-    model: Model, scores: np.ndarray | None, asked: tuple["Part", Path]
+    model: Model, scores: "np.ndarray | None", asked: tuple["Part", Path]
 ) -> tuple[int, "pa.Array"]:
     """Ranks a file; returns its number of rows and the names of its groups.
 
@@ -384,7 +384,7 @@ def _while_unchanged(
 
 def _shown(
     rows: "pa.RecordBatch", item: str, columns: Sequence[str], where: str, start: int
-) -> tuple[np.ndarray, "pa.RecordBatch", np.ndarray]:
+) -> "tuple[np.ndarray, pa.RecordBatch, np.ndarray]":
     """Flattens lists: row of each item, columns with one entry per item, padding."""
     import pyarrow as pa
 
@@ -410,7 +410,7 @@ def _features(
     kinds: "Features | None",
     count: int,
     known: set[str],
-) -> np.ndarray:
+) -> "np.ndarray":
     """The features of rows; raises ValueError if their number is not `count`.
 
     Adds the names of features with at least one known value to `known`.
@@ -429,13 +429,15 @@ def _features(
 
 
 def _in_lists(
-    features: Callable[["pa.RecordBatch", str, int], np.ndarray],
+    features: Callable[["pa.RecordBatch", str, int], "np.ndarray"],
     flat: "pa.RecordBatch",
-    at: np.ndarray,
+    at: "np.ndarray",
     where: str,
     start: int,
-) -> np.ndarray:
+) -> "np.ndarray":
     """Features of all shown items; errors name the list and the place within it."""
+    import numpy as np
+
     try:
         return features(flat, where, 0)
     except ValueError:
@@ -447,9 +449,10 @@ def _in_lists(
 
 
 def _as_lists(
-    scores: np.ndarray, at: np.ndarray, count: int, gaps: np.ndarray
+    scores: "np.ndarray", at: "np.ndarray", count: int, gaps: "np.ndarray"
 ) -> tuple["pa.Array", "pa.Array"]:
     """Scores and ranks as lists; padding has the score NULL and the rank 0."""
+    import numpy as np
     import pyarrow as pa
 
     order = np.lexsort((np.where(gaps, np.inf, -scores), at))
@@ -529,8 +532,9 @@ def _ranked(
         yield _with_rank(held, group, seen, source, row, called), share
 
 
-def _run_starts(column: Any) -> np.ndarray:
+def _run_starts(column: Any) -> "np.ndarray":
     """Where runs of equal values begin."""
+    import numpy as np
     import pyarrow as pa
 
     codes = column.combine_chunks().dictionary_encode()
@@ -548,6 +552,7 @@ def _with_rank(
     called: str,
 ) -> "pa.Table":
     """Appends a column of ranks; `row` is the first row of the table in the source."""
+    import numpy as np
     import pyarrow as pa
 
     from debias.data.shown import known_as
@@ -596,7 +601,7 @@ def rank_sessions(
     return _rank_sessions(open_parts(source), source, out, scores, data, progress)
 
 
-def item_scores(score: "Scorer", data: Path) -> np.ndarray:
+def item_scores(score: "Scorer", data: Path) -> "np.ndarray":
     """Scores (items,) of all items in a file of ranking data."""
     items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
     return score(items.features)
@@ -606,11 +611,12 @@ def _rank_sessions(
     parts: Sequence["Part"],
     source: str,
     out: Path,
-    scores: np.ndarray,
+    scores: "np.ndarray",
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
     """`rank_sessions` of parts, by the scores of their items."""
+    import numpy as np
     import pyarrow as pa
 
     from debias.data.lists import rectangle

@@ -443,26 +443,20 @@ def test_a_listwise_ranker_is_evaluated_by_its_order_alone(folder, tmp_path):
     assert "by position" not in run(*command).output
 
 
-def cpu_seconds(*arguments):
-    """Output of Python with these arguments, and the CPU time of the child alone."""
+def test_help_is_quick_and_names_the_commands():
     before = os.times()
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "debias", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    after = os.times()
-    assert done.returncode == 0, done.stderr
+    after = os.times()  # of the child, whatever else the machine is busy with
     used = after.children_user + after.children_system
-    return done.stdout, used - before.children_user - before.children_system
-
-
-def test_help_is_quick_and_names_the_commands():
-    """It takes little longer than the libraries that print it and NumPy."""
-    libraries = "import numpy, typer, rich.console, rich.markdown, rich.table"
-    least = min(cpu_seconds("-c", libraries)[1] for _ in range(2))
-    printed, used = cpu_seconds("-m", "debias", "--help")
-    assert used < 2 * least
+    used -= before.children_user + before.children_system
+    assert done.returncode == 0 and used < 0.5
     for name in ("inspect", "diagnose", "train", "evaluate", "export", "rank"):
-        assert name in printed
+        assert name in done.stdout
 
 
 def test_ranking_data_comes_from_letor_too(folder, tmp_path):
