@@ -186,9 +186,10 @@ def confounding(found: Views) -> Figure:
         share = {name: float(name.rpartition("-")[2]) for name in names}
         share["random-order"] = 1.0
         names = sorted(share, key=share.__getitem__)
-        for row in CONFOUNDED[1:]:  # `naive` lies on `softmax_naive`
-            if any(row not in found[name].values for name in names):
-                continue  # not measured yet
+        for row in CONFOUNDED:
+            unmeasured = any(row not in found[name].values for name in names)
+            if row == "naive" or unmeasured:  # `naive` lies on `softmax_naive`
+                continue
             means = [found[name].mean(row, "ndcg@10") for name in names]
             band(axes, [share[name] for name in names], means, row)
         axes.set_title(f"{way} first")

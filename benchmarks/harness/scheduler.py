@@ -184,11 +184,11 @@ class Clock:
     ) -> Iterator[tuple[tuple[str, ...], float]]:
         """Kinds of measurement, most similar first, and the size within the kind."""
         settings = store.key(table, row, "", "", 0, config)
+        size = float(config.get("sessions", 0)) ** GROWTH
         yield (settings, population), 1.0
         yield (settings,), 1.0
         if "sessions" in config:
             alike = {name: v for name, v in config.items() if name not in SIZES}
-            size = float(config["sessions"]) ** GROWTH
             learner = str(config.get("learner", row))
             yield ("of size", learner, store.key("", "", "", "", 0, alike)), size
             yield ("of size", learner), size
@@ -196,7 +196,7 @@ class Clock:
         yield (table, row), 1.0
         yield (table,), 1.0
         if "sessions" in config:
-            yield ("of size",), float(config["sessions"]) ** GROWTH
+            yield ("of size",), size
 
     def saw(self, record: store.Record) -> None:
         """Adds one measurement to the estimates."""

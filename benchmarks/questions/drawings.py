@@ -10,7 +10,8 @@ from benchmarks.harness.tables import View
 from benchmarks.questions import graph, horizons, offline, production
 
 Views = Mapping[str, View]  # by population
-GAINS = ("product", "listwise", "mixture", "ips_estimated_softmax", "auto")  # rows
+GAINS = ("product", "listwise", "mixture", "ips_estimated_softmax", "auto")
+"""The rows of `gains`."""
 
 
 def by_round(found: Views) -> Figure:
