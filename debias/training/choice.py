@@ -25,14 +25,20 @@ NOT_COMPARABLE = (
     "no two items were held out at the same place of a query with different clicks, so "
     "no ranking can be judged (debias diagnose says what to randomise)"
 )
+NOT_CLEAR = (
+    f"no candidate orders held-out clicks better than {BASELINE} by "
+    f"{CLEAR} standard errors"
+)
 RAW = f"{BASELINE} (raw clicks) usually ranks better than a model of the bias"
 LEAST = 2_000  # training sessions
-"""With fewer sessions, raw clicks are chosen if held-out clicks cannot compare
-rankings.
+"""With fewer sessions, raw clicks are chosen unless a candidate is clearly better.
 
-With 1,000 sessions of small worlds, `softmax_naive` ranked better than `product` and
-`listwise` unless the production ranker was weak. With 4,000, `listwise` ranked better
-unless that ranker was strong.
+In 17 small worlds with 1,000 sessions (seeds 1000 to 1002), NDCG@5 of `product` was
+3.6% below that of `softmax_naive` on average, and NDCG@5 of `listwise` 6.9%. The first
+candidate within one standard error of the best lost 1.0% on average, and 7% at worst. A
+candidate 2.5 standard errors above `softmax_naive` was never found, so nothing was
+lost. With 4,000 sessions, `listwise` ranked better unless the production ranker was
+strong.
 """
 
 
@@ -156,9 +162,11 @@ def choose_ranking(
 
     Clicks are too few to compare rankings if the best candidate is at most 2.5 standard
     errors above the worst candidate. If clicks are too few, `choose` decides by click
-    likelihood among the candidates that predict clicks. But `softmax_naive` is chosen
-    if clicks are too few, there are fewer than `LEAST` training sessions, and no linear
-    candidate was tried.
+    likelihood among the candidates that predict clicks.
+
+    On a small log, with fewer than `LEAST` training sessions and no linear candidate,
+    `softmax_naive` is chosen unless the best candidate is also more than 2.5 standard
+    errors above it.
 
     Args:
         verdicts: Verdicts by candidate in order of preference, including
@@ -189,15 +197,19 @@ def choose_ranking(
     base = BASELINE if BASELINE in finite else worst
     table = _table(finite, base)
     lost = f"; excluded after divergence: {' '.join(out)}" if out else ""
+    small = sessions < LEAST and not finite.keys() & {*LINEAR}
+    keep_raw = small and BASELINE in finite
     if by is None:
-        apart, error = difference(finite[best], finite[worst])
-        by = "ranking" if apart > CLEAR * error else "clicks"
+        below = [worst, BASELINE] if keep_raw else [worst]
+        apart = [difference(finite[best], finite[name]) for name in below]
+        clear = all(gain > CLEAR * error for gain, error in apart)
+        by = "ranking" if clear else "clicks"
+    if by == "clicks" and keep_raw:
+        reason = NOT_CLEAR if pairs.sum() else NOT_COMPARABLE
+        why = f"{reason}; with fewer than {LEAST:,} training sessions, {RAW}{lost}"
+        return Choice(BASELINE, why, table)
     if by == "clicks":
         reason = TOO_FEW if pairs.sum() else NOT_COMPARABLE
-        noisy = sessions < LEAST and not finite.keys() & {*LINEAR}
-        if noisy and BASELINE in finite:
-            why = f"{reason}; with fewer than {LEAST:,} training sessions, {RAW}{lost}"
-            return Choice(BASELINE, why, table)
         return _by_likelihood(finite, query, table, reason, lost)
     name = best
     for each, value in finite.items():

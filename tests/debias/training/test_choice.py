@@ -183,6 +183,25 @@ def test_raw_clicks_are_kept_where_sessions_are_too_few_to_learn_from(world):
     assert choose_ranking(told, sessions=LEAST - 1).name == "product"
 
 
+def test_on_a_small_log_raw_clicks_give_way_only_to_a_clearly_better_ranking(world):
+    """A bad third candidate shows that rankings can be compared, but not which wins."""
+    log, attraction = world
+    noise = np.random.default_rng(0).normal(size=480)
+    verdicts = {
+        "product": verdict(log, attraction),
+        "xpa": verdict(log, -attraction),
+        "softmax_naive": verdict(log, attraction + 0.01 * noise),
+    }
+    gain, error = difference(verdicts["product"], verdicts["softmax_naive"])
+    assert abs(gain) < 2.5 * error
+    for sessions, name in ((LEAST, "product"), (LEAST - 1, "softmax_naive")):
+        assert choose_ranking(verdicts, sessions=sessions).name == name
+    found = choose_ranking(verdicts, sessions=LEAST - 1)
+    assert "no candidate orders held-out clicks better than softmax_naive by 2.5" in (
+        found.why
+    )
+
+
 def test_of_equal_likelihoods_the_simplest_model_is_taken(world):
     """Whatever the order of preference among rankings."""
     log, attraction = world
