@@ -81,7 +81,7 @@ def _named(paths: dict[str, Path]) -> dict[str, str]:
 def shop_log(
     sessions: int, seed: int
 ) -> tuple["RankingData", "RankingData", "ClickLog"]:
-    """Products of the log, products of unseen queries, and a simulated click log."""
+    """Training products, products of unseen queries, and a simulated click log."""
     import numpy as np
 
     import simulators

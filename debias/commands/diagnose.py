@@ -1,4 +1,4 @@
-"""`debias diagnose`: reports whether a log identifies its position bias."""
+"""`debias diagnose`: reports whether a log lets position bias be estimated."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,8 @@ def diagnose(
         int,
         typer.Option(
             min=10,
-            help="Largest number of sessions to analyse. The command samples a longer "
-            "log at random.",
+            help="Largest number of sessions to analyse. If the log has more sessions, "
+            "the command uses a random sample.",
         ),
     ] = 100_000,
     features: Annotated[
@@ -43,10 +43,10 @@ def diagnose(
     """Tests whether a log can separate relevance from position bias.
 
     The command writes one self-contained HTML page. The page shows estimates of
-    examination beside raw click rates, and which ranks the log can compare. The page
-    also reports whether the log mixes several kinds of users, and recommends next
-    steps. Counts use the whole log, and estimates use a random sample of at most
-    --max-sessions sessions.
+    examination beside raw click rates. The page also lists the ranks that share items
+    and can therefore be compared. The page reports whether the log mixes several kinds
+    of users, and recommends next steps. Counts use the whole log, and estimates use a
+    random sample of at most --max-sessions sessions.
     """
     from debias.data.files import atomic_write
     from debias.diagnosis import report

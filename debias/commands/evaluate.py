@@ -25,16 +25,16 @@ def evaluate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="Temperature of the Plackett-Luce policy whose clicks the command "
-            "estimates, in standard deviations of the model's scores."
+            help="Temperature of the evaluated Plackett-Luce policy, in standard "
+            "deviations of the model's scores."
         ),
     ] = 0.5,
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Clip for the importance weight of a session. The default is the "
-            "largest clip that keeps an effective sample size of at least a tenth of "
-            "the sessions."
+            help="Largest importance weight of a session. The default is the largest "
+            "value for which the effective sample size is at least a tenth of the "
+            "sessions."
         ),
     ] = None,
     examination: Annotated[
@@ -54,9 +54,9 @@ def evaluate(
     The options for reading the log, such as -c and --list-size, default to those used
     in training. Click metrics measure how well the model predicts clicks. Ranking
     metrics need relevance grades. A model with better click metrics can have worse
-    ranking metrics. The command also estimates the clicks of the model's ranking if the
-    log has propensities or you give --examination. For a streamed log, the click
-    estimate uses 100,000 random sessions.
+    ranking metrics. The command also estimates how many clicks the model's ranking
+    would get. This estimate needs propensities in the log or the option --examination.
+    For a streamed log, the estimate uses at most 100,000 random sessions.
     """
     from debias.artifacts import RANKED, load, report_of
     from debias.training import evaluate as evaluated
@@ -168,7 +168,7 @@ def _opened(
 
 
 def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
-    """Adds the reading options used in training, and prints them."""
+    """Adds the options with which training read its log, and prints them."""
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:

@@ -1,4 +1,4 @@
-"""Examples and panels of the commands, shown by --help."""
+"""Examples of the commands, and the panels that group the commands in --help."""
 
 from collections.abc import Mapping
 from inspect import getdoc

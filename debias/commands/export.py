@@ -30,7 +30,7 @@ def export(
         typer.Option(
             help="Format of a Keras ranker: keras, saved_model or onnx. Format of a "
             "tree ranker: onnx, lightgbm, xgboost, or ltr (for search engines). The "
-            "default follows from the ending of the output path."
+            "default depends on the extension of the output path."
         ),
     ] = None,
     raw: Annotated[
@@ -44,7 +44,7 @@ def export(
     force: Force = False,
     json: AsJson = False,
 ) -> None:
-    """Exports a ranker, which maps the features of a list of any length to scores."""
+    """Exports a ranker, which scores the items of a list of any length."""
     from debias.artifacts import RANKED, ranker_of, report_of
     from debias.models.export import export as write
     from debias.models.export import format_of

@@ -44,9 +44,10 @@ def columns_of(
             "--column",
             "-c",
             help="Column for a role, as ROLE=COLUMN, such as event=action_name or "
-            "item=attributes.object.id. The roles impression, click and target take "
-            "kinds of events, such as click=click,add_to_cart. A dot in a name "
-            f"selects a nested column. May be repeated. Roles: {PARTS}.",
+            "item=attributes.object.id. For the roles impression, click and target, "
+            "give kinds of events instead of a column, such as "
+            "click=click,add_to_cart. A dot in a name selects a nested column. May be "
+            f"repeated. Roles: {PARTS}.",
         ),
     ] = None,
 ) -> Any:
@@ -89,17 +90,17 @@ def import_events(
     gap: Annotated[
         str,
         typer.Option(
-            help="Pause between two events of a user that starts a new list, such as "
-            "90s, 30m or 1h. The option applies only if the events have no session id "
-            "and each event has one item."
+            help="Time without an event after which the user's next event starts a new "
+            "list, such as 90s, 30m or 1h. The option applies only if the events have "
+            "no session id and each event has one item."
         ),
     ] = "30m",
     window: Annotated[
         str | None,
         typer.Option(
-            help="Longest time from an impression to an action on its item. The "
-            "default is unlimited if the events have a session id, and the value of "
-            "--gap otherwise."
+            help="Longest time from an impression to an action on its item. By "
+            "default, the time is unlimited if the events have a session id; without a "
+            "session id, the limit is the value of --gap."
         ),
     ] = None,
     memory: Annotated[

@@ -109,8 +109,8 @@ def options(**makers: Callable[..., Any]) -> Callable[[Callable[..., None]], Any
     """Decorator that expands arguments of a command into command-line options.
 
     For example, `options(source=Source.of)` decorates a command with an argument
-    `source`. The command line has all options of `Source.of`, and the command receives
-    the result of `Source.of`. Errors that the user can correct are printed as messages
+    `source`. The command line then has all options of `Source.of`, and `source` is the
+    result of `Source.of`. Errors that the user can correct are printed as messages
     without a traceback. Every command has the option `--quiet`.
     """
 
@@ -202,7 +202,7 @@ class Source(NamedTuple):
         )
 
     def options(self) -> list[str]:
-        """The options for reading the log, as on the command line."""
+        """The options for reading the log, written as command-line options."""
         found = [f"-c {text}" for text in self.column]
         if self.list_size is not None:
             found.append(f"--list-size {self.list_size}")
@@ -234,7 +234,7 @@ class Opened(NamedTuple):
     Attributes:
         log: Sessions, in memory or on disk.
         data: Ranking data, or None if the log has no features.
-        devices: Name of each device code, from code 1.
+        devices: Device names in the order of their codes. The first name has code 1.
         reading: Result of `read_log`, or None if this library wrote the log.
     """
 
@@ -244,7 +244,7 @@ class Opened(NamedTuple):
     reading: "Reading | None" = None
 
     def by_pair(self) -> "Opened":
-        """Merges the items of a (query, item) pair whose features differ."""
+        """Treats each (query, item) pair as one item, even if its features change."""
         if self.reading is None:
             return self
         reading = self.reading.by_pair()
@@ -340,11 +340,12 @@ def _of_both(source: Source) -> Iterator[None]:
 
 
 def look(source: Source, memory: float) -> Found:
-    """Reads the schema of a log, to find its format and whether to stream it.
+    """Reads the schema of a log, and decides whether to stream the log from disk.
 
     Args:
         source: Path of the log, and the options for reading it.
-        memory: Size in GB above which a log of this library stays on disk.
+        memory: Size in GB above which a log that this library wrote is streamed from
+            disk.
 
     Raises:
         ValueError: The log does not exist or is not a table.
@@ -387,8 +388,8 @@ def opened_over(
 ) -> Iterator[tuple[Opened, "Over"]]:
     """Context manager that yields an opened log and a function like `map`.
 
-    With a cluster, the function runs on the workers of the cluster. Without a cluster,
-    the function is the built-in `map`.
+    With a cluster, the yielded function distributes calls over the workers of the
+    cluster. Without a cluster, the yielded function is the built-in `map`.
 
     Raises:
         ValueError: `look`, `Found.open` or `debias.engine.cluster.joined` fails, or a
@@ -448,7 +449,8 @@ def check_name(option: str, name: str, known: Iterable[str]) -> None:
     """Checks that `name` is one of the known names.
 
     Raises:
-        ValueError: The name is unknown. The message names the option and similar names.
+        ValueError: The name is unknown. The error message has the option and the most
+            similar known names.
     """
     if name not in (names := list(known)):
         from debias.data.text import one_of  # loads NumPy, which --help does not need

@@ -22,9 +22,9 @@ def judge(
     format: Annotated[
         str,
         typer.Option(
-            help="Output format. csv writes all columns, as CSV, Parquet or JSON by "
-            "the ending of the file name. letor writes LETOR lines with grades, and "
-            "with the features of the log. srw writes judgments for OpenSearch's "
+            help="Output format. csv writes all columns, as CSV, Parquet or JSON "
+            "depending on the file extension. letor writes LETOR lines with grades, "
+            "and with the features of the log. srw writes judgments for OpenSearch's "
             "Search Relevance Workbench."
         ),
     ] = "csv",
@@ -50,7 +50,7 @@ def judge(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes each item's estimated click probability at rank 1, by query.
+    """Writes the estimated click probability at rank 1 of each query-item pair.
 
     The estimate for an item is its number of clicks divided by the summed examination
     of its impressions. The file has a standard error for each estimate. Estimates from

@@ -1,4 +1,4 @@
-"""Local copies of the object-store paths that a command reads or writes.
+"""Local copies of the object-store files that a command reads or writes.
 
 Tables are streamed from a store. Other inputs, such as model folders, are downloaded
 before the command runs. New and changed files are uploaded when the command succeeds.

@@ -1,4 +1,4 @@
-"""The HTML pages of `--report` for training and evaluation."""
+"""HTML pages that training and evaluation write for the option `--report`."""
 
 from pathlib import Path
 from typing import Annotated, Any

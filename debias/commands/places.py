@@ -28,7 +28,7 @@ By = Annotated[
     str,
     typer.Option(
         help="Columns, separated by commas, such as device,badge. Each combination of "
-        "their values has its own examination curve."
+        "values in these columns has its own examination curve."
     ),
 ]
 
@@ -62,7 +62,7 @@ def listed(by: str) -> list[str]:
 
 
 def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
-    """Labels of the codes in each coded column."""
+    """Dict from each coded column to the labels of its codes."""
     names = {"device": given.devices} if given.devices else {}
     if given.reading is not None:
         names |= {n: each.labels for n, each in given.reading.scales.items()}
@@ -70,7 +70,7 @@ def names_of(given: inputs.Opened) -> Mapping[str, Sequence[str]]:
 
 
 def source_names(given: inputs.Opened) -> tuple[Any, Any]:
-    """Original ids of items and queries; None if the log has only numbers."""
+    """Original ids of items and queries; None if only their indices are known."""
     if given.reading is not None:
         return given.reading.items, given.reading.queries
     data = given.data

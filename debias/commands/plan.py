@@ -1,4 +1,4 @@
-"""`debias plan`: plans exchanges of ranks that make examination identifiable."""
+"""`debias plan`: plans which ranks to exchange to identify examination."""
 
 import math
 from pathlib import Path
@@ -39,18 +39,18 @@ def plan(
         int,
         typer.Option(
             min=2,
-            help="Smallest number of sessions per query. Queries with fewer sessions "
-            "are left out.",
+            help="Smallest number of sessions per query. The plan omits queries with "
+            "fewer sessions.",
         ),
     ] = 20,
     given: Annotated[
         str | None,
         typer.Option(
             "--propensities",
-            help="File that `debias propensities` wrote, or the name of an "
-            "estimator. By default, the plan estimates examination from the "
-            "log. If the log does not identify examination, the plan uses upper "
-            "bounds that hold for any examination.",
+            help="File that `debias propensities` wrote, or the name of an estimator. "
+            "By default, the command estimates examination from the log. If the log "
+            "does not identify examination, the planned errors and costs are upper "
+            "bounds.",
         ),
     ] = None,
     force: inputs.Force = False,
@@ -58,9 +58,9 @@ def plan(
 ) -> None:
     """Plans which ranks to exchange, in how many sessions, and at what cost in clicks.
 
-    The plan needs only click rates by rank. After the exchanges, every rank has the
-    requested standard error with a probability of 90%. The planned errors and costs are
-    upper bounds if examination is unknown.
+    The plan needs only click rates by rank. With a probability of 90%, the exchanges
+    reduce the standard error at every rank to the requested value. The planned errors
+    and costs are upper bounds if examination is unknown.
     """
     from debias.data.records import write_record
     from debias.propensity import plan as planned

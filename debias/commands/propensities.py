@@ -45,8 +45,8 @@ def propensities(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with status 3 if the log does not identify the examination of "
-            "every rank.",
+            help="Exit with status 3 if the log leaves the examination of any rank "
+            "unidentified.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -57,8 +57,8 @@ def propensities(
     """Writes each rank's examination relative to rank 1, if the log identifies it.
 
     Use the file for inverse propensity weighting in any library, or for `debias judge`
-    and `debias weights`. A rank whose examination the log does not identify has an
-    empty value, and its verdict gives the reason.
+    and `debias weights`. If the log does not identify the examination of a rank, the
+    value is empty and the column verdict gives the reason.
     """
     import numpy as np
 

@@ -49,9 +49,9 @@ def rank(
         typer.Option(
             "--column",
             "-c",
-            help="Column for a role: session=NAME or query=NAME. The defaults are the "
-            "column names used in training. If the model stores no feature names, "
-            "also give features=NAME.",
+            help="Column for the role session or query: session=NAME or query=NAME. "
+            "The defaults are the column names used in training. If the model stores "
+            "no feature names, also give features=NAME.",
         ),
     ] = None,
     data: inputs.Data = None,
@@ -112,7 +112,7 @@ def rank(
 
 
 def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list[str]:
-    """Column options of the training that `given` does not override.
+    """Column options used in training, without those that `given` overrides.
 
     Session and item columns are left out if the table lacks them. If `given` names a
     query column but no session column, rows are grouped by query.
@@ -133,12 +133,13 @@ def trained_columns(folder: Path, table: str, given: Sequence[str] = ()) -> list
 
 
 class Model(NamedTuple):
-    """A ranker and its column options, in a form for the workers of a cluster.
+    """Paths and column options with which a cluster worker opens a ranker.
 
     Attributes:
         folder: Folder that `debias train` wrote.
         features, column: See `rank_rows`.
-        data: File of ranking data for a log that this library wrote, or None.
+        data: File of ranking data if the table is a log that this library wrote; None
+            for other tables.
         contents: Hash of the files, so that a worker reopens files that changed.
         types: Types of CSV columns.
     """
@@ -174,8 +175,8 @@ def rank_files(
 
     Args:
         source: See `rank_rows`.
-        out: New folder, written atomically. Its file part-00000.parquet has the rows of
-            the first input file.
+        out: New folder, written atomically. The file part-00000.parquet in the folder
+            has the rows of the first input file.
         model: Ranker and columns.
         progress: Function that receives the share of completed files.
         over: The built-in `map`, or the `map` of a cluster whose workers can read the
@@ -266,21 +267,21 @@ def rank_rows(
 ) -> int:
     """Scores a table of items and writes it with the columns score and rank.
 
-    A CSV file is read twice; the first pass finds the columns of numbers. Memory holds
-    only one batch, the longest group and the names of all groups. The names serve to
-    find groups whose rows are not consecutive.
+    A CSV file is read twice: the first pass finds the numeric columns. Memory holds
+    only one batch, the longest group and the names of all groups. The group names serve
+    to detect groups whose rows are not consecutive.
 
     Args:
         source: File, folder or glob of Parquet, CSV or JSON lines.
         out: Parquet file, written atomically.
-        score: Function from features (items, F) to scores (items,), with or without
-            feature names.
+        score: Function from features (items, F) to scores (items,). Its feature names
+            may be None.
         feature_count: F.
-        column: Texts ROLE=COLUMN for the roles session and query, and for features if
-            `score` has no feature names. Rows are ranked within their session, or
-            within their query if the table has no session column. Rows get no rank if
-            the table has neither a session nor a query column. If a row holds a list of
-            items, its features, score and rank are lists too.
+        column: Texts ROLE=COLUMN for the roles session and query. If `score` has no
+            feature names, the role features is also needed. Rows are ranked within
+            their session, or within their query if the table has no session column.
+            Rows get no rank if the table has neither a session nor a query column. If a
+            row holds a list of items, its features, score and rank are lists too.
         progress: Function that receives the completed share of the work.
 
     Returns:
@@ -592,8 +593,8 @@ def rank_sessions(
     scores keep the logged order.
 
     Raises:
-        ValueError: An item number is outside the ranking data. The message names the
-            file and the row.
+        ValueError: An item number of the log is too large for the ranking data. The
+            message names the file and the row.
     """
     from debias.data.tables import open_parts
 

@@ -1,8 +1,8 @@
 """`debias retrieval`: trains, publishes, updates and queries retrieval models.
 
 `train` writes a folder (see `debias.retrieval.training.runs`). `publish` makes a
-version from the folder, `update` applies new events to the version, and `query`
-retrieves items from it. `debias serve` serves a version over HTTP.
+version from this folder, `update` applies new events to a version, and `query`
+retrieves items from a version. `debias serve` serves a version over HTTP.
 """
 
 import time
@@ -203,19 +203,21 @@ def train(
 ) -> None:
     """Trains a retrieval model on interactions.
 
-    The command chooses the tower, how the tower reads histories, and the number of
-    passes by held-out events. The command compares the chosen model with three
-    baselines tuned on the same events: popularity, item kNN and EASE. Finally, the
-    command trains the chosen model on the whole log. The id column of a feature table
-    must have the same name as in the events. A user or item without a row in its table
-    is represented by its id alone.
+    Held-out events decide which tower to train, how the tower weighs the items of a
+    history, and for how many passes it is trained. The command compares the chosen
+    model with three baselines tuned on the same events: popularity, item kNN and EASE.
+    Finally, the command trains the chosen model on the whole log. The id column of a
+    feature table must have the same name as in the events. A user or item without a row
+    in its table is represented by its id alone.
 
-    A log may have several kinds of events, such as clicks and orders. Name the column
-    of the kinds with -c target=COLUMN, and weight each kind with --worth. The towers
-    learn a vector for each kind of event. An item's score is the sum of the inner
-    products for all kinds, weighted by their worth.
+    A log may have several kinds of events, such as clicks and orders. Give the column
+    that holds the kind of an event with -c target=COLUMN, and the weight of each kind
+    with --worth. For each kind of event, the towers learn a vector of each user and
+    each item. An item's score is the sum of the inner products for all kinds, weighted
+    by --worth.
 
-    To resume an interrupted run after its last full pass, give the same command again.
+    To resume an interrupted run, give the same command again. The run continues after
+    the last completed pass.
     """
     from debias.data.stores import whole_path
 
@@ -390,10 +392,10 @@ def evaluate(
 ) -> None:
     """Evaluates a trained model on later events.
 
-    The command ranks items as in serving. Items that a user took before follow the
-    --repeat policy of the training. Events with an item that training did not see count
-    as missed. All metrics are means over users. mrr averages 1 / rank of each user's
-    best hit, and mrr/10 averages 1 / ceil(rank / 10).
+    The command ranks items in the same way as the service. The option --repeat of the
+    training decides how to rank items that a user took before. Events with an item that
+    training did not see count as missed. All metrics are means over users. mrr averages
+    1 / rank of each user's best hit, and mrr/10 averages 1 / ceil(rank / 10).
     """
     with messages():
         given = None if column is None else Columns.of(column)
@@ -439,8 +441,8 @@ def publish(
     milvus_uri: Annotated[
         str | None,
         typer.Option(
-            help="Address of a Milvus cluster, such as http://milvus:19530. Without "
-            "this option, an embedded Milvus is used. The environment variable "
+            help="Address of a Milvus cluster, such as http://milvus:19530. By "
+            "default, the embedded edition of Milvus is used. The environment variable "
             "MILVUS_TOKEN holds the access token."
         ),
     ] = None,
@@ -687,8 +689,8 @@ def rollback(
     """Serves an earlier version again.
 
     The command first checks the files of the earlier version. A running service
-    switches to the earlier version by itself. Newer versions stay until the next
-    version is published.
+    switches to the earlier version by itself. The files of newer versions are kept
+    until the next version is published.
     """
     with messages():
         from debias.retrieval.serving import versions
@@ -718,8 +720,9 @@ def query(
     repeat: Annotated[
         str | None,
         typer.Option(
-            help="Policy for items that the user took before: exclude, allow or "
-            "model. By default, the policy of the training applies."
+            help="Policy for items that the user took before: exclude, allow, or model "
+            "(adds a learned bonus to their scores). The default is the policy used in "
+            "training."
         ),
     ] = None,
     version: Annotated[

@@ -62,8 +62,8 @@ def finished(
 def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
     """Context manager that locks the folder of a run for this process.
 
-    An interrupted run with the same plan resumes. For a new run, the plan is written to
-    the folder. `force` first removes the files of another run.
+    An interrupted run with the same options resumes. The options are written to the
+    file `train.json` of the folder. `force` first removes the files of another run.
 
     Raises:
         ValueError: Another process trains in the folder.

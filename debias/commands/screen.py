@@ -42,7 +42,7 @@ _urls = ContextVar[dict[str, str] | None]("urls", default=None)
 
 @contextmanager
 def naming_urls() -> Iterator[None]:
-    """Context manager in which output shows URLs, not local copies; see `called`."""
+    """Context manager in which output shows a URL instead of its local copy."""
     token = _urls.set({})
     try:
         yield
@@ -70,7 +70,7 @@ def _renamed(value: Any) -> Any:
 
 @contextmanager
 def silenced(asked: bool) -> Iterator[None]:
-    """Context manager; if `asked`, all output except errors and JSON is suppressed."""
+    """Context manager that hides all output except errors and JSON, if `asked`."""
     token = _quiet.set(asked)
     try:
         yield
@@ -177,8 +177,8 @@ def bar(label: str, total: float, unit: str = "") -> Iterator[Bar]:
 def waiting(label: str) -> Iterator[None]:
     """Context manager that shows a label and the elapsed time on a terminal.
 
-    Use it for work of unknown length. Do not print to standard output inside the
-    context: the text would appear on standard error.
+    Use this context manager for work of unknown length. Do not print to standard output
+    inside the context: the text would appear on standard error.
     """
     if _quiet.get() or not sys.stderr.isatty():
         yield

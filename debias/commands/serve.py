@@ -117,7 +117,7 @@ def serve(
         int | None,
         typer.Option(
             min=1,
-            help="Number of threads per process that compute answers. The default is "
+            help="Number of threads that compute answers, per process. The default is "
             "the number of cores, but at most 4.",
         ),
     ] = None,
@@ -136,15 +136,15 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serves retrieval and, with a ranker, ranking over HTTP.
+    """Serves retrieval over HTTP, and also ranking if there is a ranker.
 
     Published versions answer POST /retrieve. Versions with a ranker also answer POST
     /rank and /recommend. A ranker without versions answers only POST /rank. POST
     /explain says why an item was returned. The path / is a page to try the service, and
-    /docs documents the interface. /metrics has counters for Prometheus, /health names
-    the version, and /live and /ready are liveness and readiness probes. If a worker
-    dies, the service restarts it on the last good version. The environment variable
-    DEBIAS_SSL_KEYFILE_PASSWORD holds the password of an encrypted key.
+    /docs documents the interface. /metrics has counters for Prometheus, and /health
+    gives the served version. /live and /ready are liveness and readiness probes. If a
+    worker dies, the service restarts it on the last good version. The environment
+    variable DEBIAS_SSL_KEYFILE_PASSWORD holds the password of an encrypted key.
     """
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN fails here, although it passes the lower bound

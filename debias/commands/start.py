@@ -80,7 +80,7 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def absent(names: Iterable[str]) -> Iterator[None]:
-    """Context manager that blocks the import of modules that are not imported yet.
+    """Context manager that blocks first imports of the named modules.
 
     >>> with absent(["__hello__"]):
     ...     print(find_spec("__hello__"))
@@ -114,7 +114,7 @@ def uncollected() -> Iterator[None]:
 
     Importing TensorFlow makes half a million objects that live as long as the process.
     Without this context, the garbage collector scans TensorFlow's objects repeatedly.
-    These scans take a third of the import time and .2 s of every later `gc.collect()`.
+    The scans take a third of the import time, and .2 s of every later `gc.collect()`.
     """
     gc.disable()
     try:
@@ -165,7 +165,7 @@ def stoppable() -> Iterator[None]:
 
     Python raises KeyboardInterrupt in the main thread. In callbacks that cannot raise,
     such as those of the garbage collector, Python only prints the exception and drops
-    it. Most interrupts of a fit arrive in JAX's callback of the garbage collector. This
+    it. Most interrupts during a fit arrive in JAX's garbage-collector callback. This
     context manager raises a dropped exception again. A second Ctrl-C ends the process
     even while native code runs.
     """

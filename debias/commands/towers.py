@@ -15,12 +15,13 @@ COMPRESSIONS = ("hash", "quotient_remainder")
 
 
 class Learning(NamedTuple):
-    """The models to try, from the values of the options.
+    """The models to try, built from the command-line options.
 
     Attributes:
-        towers, history: The towers to try, and the ways to read a history.
+        towers, history: The towers to try, and how they weigh the items of a history.
         recipe: The settings that all candidates share.
-        epochs: Number of passes. None means that held-out events determine the number.
+        epochs: Number of passes. If None, held-out events determine the number of
+            passes.
     """
 
     towers: list[str]
@@ -62,8 +63,8 @@ class Learning(NamedTuple):
             int | None,
             typer.Option(
                 min=1,
-                help="Number of passes. By default, held-out events determine "
-                "the number.",
+                help="Number of passes. By default, held-out events determine the "
+                "number of passes.",
             ),
         ] = None,
         rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.003,
@@ -81,7 +82,8 @@ class Learning(NamedTuple):
         rows: Annotated[
             int | None,
             typer.Option(
-                min=1, help="Number of embedding rows per table with --compress."
+                min=1, help="Number of embedding rows per table, if --compress is "
+                "given."
             ),
         ] = None,
         repeat: Annotated[

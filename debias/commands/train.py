@@ -49,8 +49,8 @@ def config_of(
         int | None,
         _learning(
             min=1,
-            help="Largest number of passes over the log. The default is 16, or as "
-            "many as 400 training steps need on a small log.",
+            help="Largest number of passes over the log. The default is 16, or enough "
+            "passes for 400 training steps if the log is small.",
         ),
     ] = None,
     patience: Annotated[
@@ -69,9 +69,9 @@ def config_of(
     decay: Annotated[
         float | None,
         _learning(
-            help="Weight decay of relevance towers. The default is the square root of "
-            "100,000 / sessions, but at most 20, or less with fewer than 136 "
-            "features."
+            help="Weight decay of relevance towers. The default is sqrt(100,000 / "
+            "sessions), but at most 20. With fewer than 136 features, the maximum is "
+            "lower."
         ),
     ] = None,
     average: Annotated[
@@ -141,7 +141,7 @@ class Wanted(NamedTuple):
             float | None,
             typer.Option(
                 help="Largest weight of a click in a correction. The default is the "
-                "largest clip that keeps an effective sample size of at least half of "
+                "largest value for which the effective sample size is at least half of "
                 "the clicks."
             ),
         ] = None,
@@ -149,17 +149,17 @@ class Wanted(NamedTuple):
             Rule,
             typer.Option(
                 help="Criterion of --model auto. ranking chooses the model that best "
-                "orders clicked before unclicked items. clicks chooses the model with "
-                "the highest click likelihood. Use clicks if you need click "
+                "ranks clicked items above unclicked items. clicks chooses the model "
+                "with the highest click likelihood. Use clicks if you need click "
                 "probabilities."
             ),
         ] = Rule.RANKING,
         worth: Annotated[
             list[str] | None,
             typer.Option(
-                help="Weight of a target, or of a click, in the ranking score of the "
-                "model multi_target, as NAME=VALUE, such as order=50. May be "
-                "repeated. The default is 1 for each target and 0 for a click."
+                help="For --model multi_target: weight of a target, or of a click, in "
+                "the ranking score, as NAME=VALUE, such as order=50. May be repeated. "
+                "The default is 1 for each target and 0 for a click."
             ),
         ] = None,
         levels: Annotated[
@@ -379,7 +379,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
 
 
 def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
-    """Prepares a log for training, and returns the labels of its codes.
+    """Returns a log prepared for training, and the labels of its codes.
 
     Raises:
         ValueError: `Found.open` or `check_usable` fails, the log lacks targets that the

@@ -36,8 +36,8 @@ def weights(
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Largest weight of a click. The default is the largest clip that "
-            "keeps an effective sample size of at least half of the clicks."
+            help="Largest weight of a click. The default is the largest value for "
+            "which the effective sample size is at least half of the clicks."
         ),
     ] = None,
     correction: Annotated[
