@@ -49,7 +49,7 @@ def load(path: str | Path) -> Any:
     Raises:
         ValueError: The path does not exist, is damaged, or was not written by this
             library.
-        ModuleNotFoundError: The runtime of the format is not installed.
+        ModuleNotFoundError: The package that runs the file format is not installed.
 
     >>> load("nowhere.keras")
     Traceback (most recent call last):
@@ -84,8 +84,8 @@ def open_scorer(path: str | Path) -> "Scorer":
     TensorFlow.
 
     Raises:
-        ValueError: The path has no ranker, or the file is damaged.
-        ModuleNotFoundError: The runtime is not installed.
+        ValueError: The path contains no ranker, or the file is damaged.
+        ModuleNotFoundError: The package that runs the file format is not installed.
     """
     from debias.engine.scoring import Scorer, read_onnx, read_saved_model
 

@@ -20,7 +20,8 @@ class Preset(NamedTuple):
         about: One-line description.
         path: Import path of the function that builds the model.
         predicts_clicks: Whether the model outputs click logits. Models without click
-            logits only rank, and their likelihoods are comparable only with each other.
+            logits can only rank. Their likelihoods are comparable only among
+            themselves.
     """
 
     about: str

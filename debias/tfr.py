@@ -4,8 +4,9 @@ TensorFlow Ranking 0.5.3 can be installed with a current TensorFlow, but has two
 problems. First, `import tensorflow_ranking` fails, because TensorFlow has removed
 Estimators; `load` imports the package nevertheless. Second, the Keras losses of
 TensorFlow Ranking are silently wrong. Keras 3 swapped two arguments of its base class
-of losses, so the reduction is read as the name. `RankingLoss` is correct, because it
-wraps the underlying loss functions. The metrics of TensorFlow Ranking work unchanged:
+of losses, so Keras reads the reduction of a loss as its name. `RankingLoss` is correct,
+because it wraps the underlying loss functions. The metrics of TensorFlow Ranking work
+unchanged:
 
     tfr = debias.tfr.load()
     model.compile(
@@ -115,10 +116,11 @@ class RankingLoss(keras.losses.Loss):
     """A loss of TensorFlow Ranking as a Keras 3 loss.
 
     Values and reductions equal those of TF-Ranking's Keras 2 losses. Pointwise and
-    pairwise losses are averaged over `batch * list_size` cells including padding. So
-    padding a batch makes these losses smaller, unlike the losses of `debias.losses`.
-    All losses use `temperature`. TensorFlow Ranking 0.5.3 ignored `temperature` in
-    pairwise losses. Only dense tensors are supported, not ragged tensors.
+    pairwise losses are averaged over `batch * list_size` cells including padding.
+    Padding a batch therefore makes these losses smaller, but not the losses of
+    `debias.losses`. All losses use `temperature`. TensorFlow Ranking 0.5.3 ignored
+    `temperature` in pairwise losses. Only dense tensors are supported, not ragged
+    tensors.
 
     Args:
         loss: str. A name in `debias.tfr.LOSSES`.

@@ -82,8 +82,8 @@ class Learning(NamedTuple):
         rows: Annotated[
             int | None,
             typer.Option(
-                min=1, help="Number of embedding rows per table, if --compress is "
-                "given."
+                min=1,
+                help="Number of embedding rows per table, if --compress is given.",
             ),
         ] = None,
         repeat: Annotated[

@@ -16,25 +16,25 @@ class TrainingConfig:
     """Settings for training a click model.
 
     Attributes:
-        epochs: Largest number of passes. None means 16, or as many as `min_steps` steps
-            need on a small log.
+        epochs: Largest number of passes. None means 16, or enough passes for
+            `min_steps` steps if the log is small.
         patience: Training stops after this many evaluations without a better held-out
-            likelihood. An evaluation follows each pass. A long pass also has
-            evaluations before its end.
+            likelihood. An evaluation follows each pass. During a long pass, there are
+            further evaluations.
         rate: Learning rate of Adam, in (0, 1].
-        decay: Decoupled weight decay of the kernels of relevance towers, 0 or more. A
-            step multiplies each weight by 1 - rate x decay. Position tables, biases,
-            priors and embeddings (except those of linear towers) do not decay. None
-            means the square root of 100,000 / sessions, because towers overfit more
-            with fewer clicks. This default is limited to 20, to max(1, 20 sqrt(F /
-            136)) for F < 136 features, and to 0.5 / rate.
+        decay: Decoupled weight decay of the kernels in relevance towers, at least 0.
+            Each step multiplies these kernels by 1 - rate x decay. Position tables,
+            biases, priors and embeddings (except those of linear towers) do not decay.
+            None means sqrt(100,000 / sessions), because towers overfit more with fewer
+            clicks. This default is at most 20 and at most 0.5 / rate. For F < 136
+            features, the default is also at most max(1, 20 sqrt(F / 136)).
         averaging: Parameter `averaging` of `RowWiseAdam`. Evaluated and saved weights
             are averages over a window that grows with training. None turns averaging
             off.
-        min_steps: Number of steps that a fit may take even on a small log, if `epochs`
-            is None.
+        min_steps: Number of steps that a fit may take even if this needs more than 16
+            passes. The number applies only if `epochs` is None.
         batch_size: Sessions per step.
-        seed: Random seed of initial weights, of the order of sessions, and of dropout.
+        seed: Random seed for initial weights, session order and dropout.
         round: Largest number of sessions between two checkpoints.
 
     Raises:
@@ -74,7 +74,7 @@ class TrainingConfig:
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
 
     def decay_of(self, sessions: int, features: int = WIDE) -> float:
-        """The weight decay for these numbers of sessions and features.
+        """Weight decay for a log with these numbers of sessions and features.
 
         >>> TrainingConfig().decay_of(100_000), TrainingConfig().decay_of(25_000)
         (1.0, 2.0)

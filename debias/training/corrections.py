@@ -26,8 +26,8 @@ class Correction:
         name: A name in `debias.presets.CORRECTIONS`.
         alpha: (K,) examination of each rank; empty if the correction does not use
             examination.
-        beta: (K,) click probability of an item with attraction 0 at each rank. None
-            means that all are 0.
+        beta: (K,) click probability, at each rank, of an item with attraction 0. None
+            means that these probabilities are 0.
         clip: Largest weight.
         clicks: Number of weighted clicks; 0 if the correction uses no weights.
         effective: Effective number of clicks, (sum w)^2 / sum w^2.
@@ -63,7 +63,7 @@ class Correction:
 
     @property
     def words(self) -> str:
-        """Describes the weights in a sentence; "" if the correction has no weights."""
+        """One sentence about the weights; "" if the correction has no weights."""
         if not self.clicks:
             return ""
         return (
@@ -80,14 +80,15 @@ def correction(
     clip: float | None = None,
     features: np.ndarray | None = None,
 ) -> Correction:
-    """Makes a correction of the clicks of a log, for `debias.fit`.
+    """Makes a correction of a log's clicks, for `debias.fit`.
 
     Args:
         name: A name in `debias.presets.CORRECTIONS`.
         log: The training log.
         known: Propensities, examination of each rank, or the name of an estimator.
-        clip: Largest weight. None means the largest clip that keeps an effective sample
-            size of at least half of the clicks; see `debias.propensity.choose_clip`.
+        clip: Largest weight. None means the largest value for which the effective
+            sample size is at least half of the clicks; see
+            `debias.propensity.choose_clip`.
         features: Features (items, F) of the ranking data, for estimators that read
             features.
 

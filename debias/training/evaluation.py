@@ -121,15 +121,15 @@ def evaluate(
     Args:
         model: A trained click model, the result of `fit` or `select`, or the result of
             `debias.load` for a folder of `debias train`.
-        log: Sessions. If `model` is the result of `fit` or `select`, None means its
-            held-out test sessions, which give click metrics only.
+        log: Sessions. None means the test sessions that `fit` or `select` held out, if
+            `model` is their result. Held-out sessions give no ranking metrics.
         data: Raw features of the items, and grades if there are any.
         ranker: Ranker with the feature scaling of the click model. None means that the
             model reads raw features.
         temperature: Temperature of the new Plackett-Luce policy, in standard deviations
             of the scores.
-        clip: Largest importance weight of a session. None means the largest clip that
-            keeps an effective sample size of at least a tenth of the sessions. The
+        clip: Largest importance weight of a session. None means the largest value for
+            which the effective sample size is at least a tenth of the sessions. The
             result also has an estimate without a clip.
         examination: Examination probability of each position, for an estimate of
             clicks.
@@ -220,8 +220,8 @@ def click_scoreboard(
     """Click metrics: likelihood given the clicks above, and MRR of clicks.
 
     For a model that does not predict clicks, the only metric is the MRR of clicks in
-    the model's order. All metrics are sums over sessions, so a log on disk is evaluated
-    in pieces.
+    the model's order. All metrics are computed from sums over sessions, so a log on
+    disk is evaluated in pieces.
     """
     reciprocal, clicked = 0.0, 0
     likelihood, shown, happened, predicted = np.zeros((4, log.list_size))
@@ -285,7 +285,7 @@ def conditional_logits(
 def ranking_scoreboard(
     queries: np.ndarray, data: RankingData, scores: np.ndarray
 ) -> list[dict[str, Any]]:
-    """NDCG and MRR over all items of the queries; empty without grades."""
+    """NDCG and MRR over all items of the queries; empty if the data has no grades."""
     if data.labels is None:
         return []
     some = data.select(queries)

@@ -49,7 +49,8 @@ def clicks_to_expect(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Estimates the clicks per session of a new ranking.
 
-    Also returns the reason why propensities give no estimate, or None.
+    The second result is the reason why the log's propensities give no estimate, or None
+    if they do.
 
     The entry "ranking" of each estimate describes the new ranking in words.
 

@@ -106,7 +106,7 @@ def rank_axis(axes: Axes, count: int) -> None:
 
 
 def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """Placeholder colour of each curve: by method, or by order if methods repeat."""
+    """Placeholder colour of each curve, by method or, if methods repeat, by order."""
     methods = [curve.method for curve in curves.values()]
     alike = len(set(methods)) < len(methods)
     found = {}
@@ -119,7 +119,7 @@ def colors(curves: Mapping[str, Examination]) -> dict[str, str]:
 
 
 def legend(curves: Mapping[str, Examination]) -> dict[str, str]:
-    """CSS variable of each curve's colour in `examination`."""
+    """CSS variable of the colour in which `examination` draws each curve."""
     return {label: _VARIABLES[color] for label, color in colors(curves).items()}
 
 

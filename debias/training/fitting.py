@@ -69,8 +69,9 @@ class Fitted(Printed):
         log_likelihood: Held-out log-likelihood of the best weights, in nats per
             session.
         epoch: Number (from 1) of the pass in which the best weights were evaluated.
-        history: Number (from 1), training loss and held-out log-likelihood of each
-            pass. On a small log, one entry covers several passes.
+        history: For each pass, its number (from 1), training loss and held-out
+            log-likelihood. On a small log, one entry covers several passes and has the
+            number of the last pass.
         sessions: Number of sessions that this process trained on, over all passes.
             Sessions before an interruption are not counted.
         prepared: Training, validation and test sessions.
@@ -115,9 +116,10 @@ class Fitted(Printed):
     def examination(self) -> tuple[float | None, ...] | None:
         """Examination relative to rank 1; None at ranks that held-out lists lack.
 
-        Examination compares the mean click probability of all shown items at a rank and
-        at rank 1, with each item alone in its list. The result is None for a model that
-        does not predict clicks.
+        The model predicts a click on every shown item at every rank, with the item
+        alone in its list. Examination is the mean click probability at a rank, divided
+        by the mean at rank 1. The result is None for a model that does not predict
+        clicks.
         """
         judges = self.prepared.validation
         if not self.model.predicts_clicks:
@@ -128,7 +130,7 @@ class Fitted(Printed):
 
     @property
     def note(self) -> str:
-        """Note on a reduced weight decay, or advice to train longer; "" if neither."""
+        """Note on a reduced weight decay, or advice to train longer, or ""."""
         if len(self.decays) > 1:
             return (
                 f"With weight decay {self.decays[0]:.3g} all items got the same score, "
@@ -167,9 +169,9 @@ def still_rising(likelihoods: Sequence[float]) -> bool:
 def collect(log: ClickLog, data: RankingData) -> None:
     """Frees the memory of discarded TensorFlow datasets, if it may be large.
 
-    A TensorFlow dataset is in a reference cycle that holds copies of the features and
-    the log. In a large process, a search for reference cycles takes up to a second. So
-    `collect` searches only when the cycles may hold `LARGE` bytes.
+    A TensorFlow dataset is part of a reference cycle that holds copies of the features
+    and the log. In a large process, a search for reference cycles takes up to a second.
+    So `collect` searches only when the cycles may hold at least `LARGE` bytes.
     """
     global _held
     _held += data.features.nbytes + sum(v.nbytes for v in log.columns().values())
@@ -227,7 +229,8 @@ def fit(
             `debias.propensity.policy_weights`. `weight` needs `validation`.
         checkpoint: File that stores the state after each round. If the file exists, the
             fit resumes from it.
-        progress: Function that receives the number of sessions since its last call.
+        progress: Function that receives the number of sessions trained since its last
+            call.
 
     Raises:
         ValueError: An argument is invalid, the log is too small to hold sessions out,
@@ -289,13 +292,13 @@ def fit_prepared(
 ) -> Fitted:
     """Fits like `fit`, on a log prepared by `prepare`.
 
-    On a small log, weight decay can be so strong that all items get the same score.
-    Unless `config` sets the decay, the fit then starts again with half the decay, up to
-    `HALVINGS` times. Each restart has its own checkpoint.
+    On a small log, weight decay can be so strong that all items get the same score. In
+    this case, the fit starts again with half the decay, up to `HALVINGS` times, unless
+    `config` sets the decay. Each restart has its own checkpoint.
 
     At the end of each pass, the weights are evaluated on held-out sessions. The
-    likelihood can also fall during a pass. So the weights are also evaluated whenever
-    training has read `OFTEN` times as many sessions as are held out.
+    held-out likelihood can also fall during a pass. So the weights are also evaluated
+    during a pass, each time after `OFTEN` training sessions per validation session.
 
     Inside the scope of `debias.engine.distributed.join`, all processes train together
     and share each batch. The result equals that of a single process. Process 0 writes
@@ -307,10 +310,12 @@ def fit_prepared(
         config: Settings of the training.
         checkpoint: File that stores the state after each round. If the file exists, the
             fit resumes from it.
-        progress: Function that receives the number of sessions since its last call. The
-            number includes skipped passes and rounds before an interruption.
+        progress: Function that receives the number of sessions trained since its last
+            call. The number also counts sessions before an interruption, and sessions
+            of passes that early stopping skips.
         report: Function that receives the number (from 0) and the metrics of each
-            completed pass. The numbers continue if the fit starts again.
+            completed pass. The numbers continue if the fit starts again with less
+            weight decay.
 
     Raises:
         ValueError: See `fit`.

@@ -30,7 +30,7 @@ def examination(log: "ClickLog", model: Any, features: "np.ndarray") -> list[Fig
         log: The log.
         model: The trained model. Trees, and models that do not predict clicks, have no
             curve.
-        features: Features (items, F), as the model reads them.
+        features: Features (items, F) in the form that the model reads.
 
     Returns:
         The figure, or nothing if the log has no click at the first rank.
@@ -93,7 +93,8 @@ def examples(
     Args:
         log: The click log.
         scores: Scores (items,) of the items.
-        names: Ids (items,) of the items. None means their indices.
+        names: Ids (items,) of the items. None means that the page shows the indices of
+            the items.
     """
     import numpy as np
 

@@ -56,7 +56,7 @@ class Figure(NamedTuple):
 
 
 def environment(package: str = "debias.training") -> "Environment":
-    """Template environment of a package, which escapes all values."""
+    """Jinja environment for the templates of a package; it escapes all values."""
     import jinja2
 
     loaders = [jinja2.PackageLoader(each) for each in (package, "debias.training")]

@@ -73,8 +73,9 @@ class Printed:
 def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator[Any]:
     """Formats rows as tables that fit the console.
 
-    A single row that is wider than the screen becomes lines of name and value. Several
-    rows become lines of name and value if the screen is too narrow for their numbers.
+    A single row that is wider than the screen is printed as one line per column, with
+    name and value. Several rows are printed in this form if the screen is too narrow
+    for their numbers.
     """
     made, wide = table(title, rows), console.options.update(width=1_000)
     if len(rows) == 1:
@@ -93,7 +94,7 @@ def tables(title: str, rows: Sequence[dict[str, Any]], console: Any) -> Iterator
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
-    """Formats rows with equal keys as a rich table, with numbers right-aligned.
+    """Formats rows with equal keys as a `rich` table with right-aligned numbers.
 
     >>> table("Clicks", [{"metric": "ndcg", "value": 0.5}]).row_count
     1

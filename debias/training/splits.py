@@ -49,7 +49,8 @@ class Prepared(NamedTuple):
         train: Training sessions, in memory or on disk.
         validation: Sessions for comparing passes and candidates, in memory.
         test: Sessions for a final evaluation, or None if the caller made the split.
-        held_out_by: Unit of the split: "query", "session" or "caller".
+        held_out_by: Unit of the split, "query" or "session"; "caller" if the caller
+            made the split.
         layout: The layout columns of the log and their largest ids.
         preprocess: The layer that preprocesses raw features.
         feature_names: Names of the features in order, or None if the features have no
@@ -80,7 +81,7 @@ def prepare(
     preprocess: keras.layers.Layer | None = None,
     targets: bool = False,
 ) -> Prepared:
-    """Holds sessions out and scales the features of the shown items.
+    """Splits a log into training, validation and test sessions, and scales features.
 
     Args:
         log: All sessions, in memory or on disk.
@@ -122,7 +123,7 @@ def prepare(
 
 
 def check_types(log: ClickLog | Stream, data: RankingData) -> None:
-    """Raises ValueError unless the arguments are a log with clicks and ranking data."""
+    """Raises ValueError unless `log` has clicks and `data` is ranking data."""
     kinds = {"log": (log, ClickLog | Stream), "data": (data, RankingData)}
     for name, (value, kind) in kinds.items():
         if not isinstance(value, kind):
@@ -148,8 +149,8 @@ def held_out(
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
     """Training, validation and test sessions, and the unit of the split.
 
-    The unit is "query", which keeps all sessions of a query in one part. The unit is
-    "session" if the log has fewer than 50 queries.
+    If the log has at least 50 queries, the unit is "query": all sessions of a query are
+    in one part. If the log has fewer queries, the unit is "session".
 
     Raises:
         ValueError: A part would be empty.
@@ -183,10 +184,10 @@ def held_out_of_stream(
 ) -> tuple[tuple[Stream, ClickLog, ClickLog], str]:
     """The split of `held_out` for a log on disk, with samples of held-out sessions.
 
-    The parts equal those of `held_out` if every query occurs in the log. With fewer
-    than 50 queries, each session is assigned to a part at random. To start a fit
-    quickly, the function draws at most 250,000 validation sessions and 250,000 test
-    sessions, from 48 row groups.
+    With at least 50 queries, the split is the same as in `held_out` if every query
+    occurs in the log. With fewer than 50 queries, each session is assigned to a part at
+    random. To start a fit quickly, the function draws at most 250,000 validation
+    sessions and 250,000 test sessions, from 48 row groups.
 
     Args:
         stream: All sessions.
@@ -244,10 +245,10 @@ def vocabulary(
     """Kinds of the features, with the vocabularies of the training sessions.
 
     A value with fewer than `debias.data.kinds.RARE` impressions is out of vocabulary.
-    For sessions on disk, all values are kept.
+    For training sessions on disk, the vocabulary keeps all values.
 
     Args:
-        features: (items, F) of all items.
+        features: (items, F) features of all items.
         kinds: Kinds of the features. None means that all features are numbers, which
             have no vocabulary.
         train: The training sessions.

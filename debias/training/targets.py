@@ -13,11 +13,12 @@ class Targets:
     """The preset "multi_target" with custom weights or thresholds, for `debias.fit`.
 
     Attributes:
-        worth: Weight in the ranking score of a click ("click") and of each exceeded
-            level of a target, by name. If empty, the weight is 1 for each level and 0
-            for a click.
-        levels: Increasing thresholds that the value of a target may exceed, by name. A
-            target without an entry has the threshold 0.
+        worth: Weights in the ranking score, by name: "click" weights a click, and the
+            name of a target weights each of its exceeded thresholds. If empty, the
+            weight is 1 for each threshold and 0 for a click.
+        levels: Increasing thresholds of each target, by name. The model predicts
+            whether the target exceeds each threshold. A target without an entry has the
+            threshold 0.
 
     >>> from debias.data import ClickLog
     >>> from debias.data.layout import layout_of

@@ -25,7 +25,7 @@ class FittedTrees(Printed):
         log_likelihood: Held-out log-likelihood, in nats per session.
         test_log_likelihood: Log-likelihood of the test sessions, in nats per session.
         rounds: Number of trees in the model.
-        history: Held-out log-likelihood per impression after about ten of the rounds.
+        history: Held-out log-likelihood per impression after about ten selected rounds.
             For LambdaMART, NDCG@10 replaces the log-likelihood.
         sessions: Numbers of training, validation and test sessions.
         held_out_by: "query" or "session".
@@ -73,7 +73,8 @@ def fit_trees(
         log: Sessions. A log on disk is read into memory.
         data: Raw features of the items.
         config: Settings of the trees.
-        progress: Function that receives the number of rounds since its last call.
+        progress: Function that receives the number of rounds completed since its last
+            call.
         judged: Whether to train LightGBM's LambdaMART on grades from
             `debias.propensity.judge`. LambdaMART does not predict clicks. Grades from
             few impressions are shrunk towards their prior, so grades need no weights.
@@ -209,7 +210,7 @@ def _lambdamart(
 
 
 def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
-    """Impressions and clicks by item and place, summed over queries."""
+    """Impressions and clicks by item and place (rank and device), over all queries."""
     counted = cells(log, "all", places(log, list_size))
     assert counted.names is not None
     row = np.searchsorted(shown, counted.names.item)[counted.pair]
@@ -217,11 +218,12 @@ def counts_of(log: ClickLog, shown: np.ndarray, list_size: int) -> Counts:
 
 
 def start_of(log: ClickLog, devices: int) -> np.ndarray:
-    """Initial examination (K,) of each place, estimated from the log.
+    """Initial examination (K,) of each place (rank and device), from the log.
 
-    Click rates replace examination that the log does not identify. Examination is 1 at
-    rank 1, unless another rank is examined significantly more, such as a rank below a
-    banner. Each device starts from the same curve, scaled by its click rate.
+    At ranks whose examination the log does not identify, click rates replace it.
+    Examination is 1 at rank 1, unless another rank is examined significantly more, such
+    as a rank below a banner. Each device starts from the same curve, scaled by the
+    relative click rate of the device.
     """
     clicks = log.click.sum(axis=0)
     shown = np.maximum(log.mask.sum(axis=0), 1)
