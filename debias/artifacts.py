@@ -1,4 +1,4 @@
-"""Opens files and folders that this library wrote: `debias.load`."""
+"""Opens files and folders that this library wrote; see `debias.load`."""
 
 from dataclasses import dataclass
 from pathlib import Path

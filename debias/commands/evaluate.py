@@ -1,4 +1,4 @@
-"""`debias evaluate`: click metrics, ranking metrics and expected clicks of a model."""
+"""`debias evaluate`: click metrics, ranking metrics and expected clicks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +49,7 @@ def evaluate(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Evaluates a trained model on a log, or on held-out sessions of its training log.
+    """Evaluates a trained model on a log, or on sessions held out from training.
 
     The options for reading the log, such as -c and --list-size, default to those used
     in training. Click metrics measure how well the model predicts clicks. Ranking

@@ -82,8 +82,8 @@ def import_events(
     first_position: Annotated[
         int | None,
         typer.Option(
-            help="Number of the first position in the events. The default is 0 if "
-            "position 0 has at least half as many items as position 1, and 1 "
+            help="Number that the events use for the first position. The default is 0 "
+            "if position 0 has at least half as many items as position 1, and 1 "
             "otherwise."
         ),
     ] = None,

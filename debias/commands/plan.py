@@ -56,7 +56,7 @@ def plan(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Plans which ranks to exchange, in how many sessions, and at what cost in clicks.
+    """Plans which ranks to exchange, in how many sessions, and the cost in clicks.
 
     The plan needs only click rates by rank. With a probability of 90%, the exchanges
     reduce the standard error at every rank to the requested value. The planned errors

@@ -193,7 +193,7 @@ class Wanted(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """Settings of the model, which the run's folder stores for resuming."""
+        """Model settings that the run's folder stores, so that the run can resume."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}

@@ -52,7 +52,7 @@ def weights(
     force: inputs.Force = False,
     json: AsJson = False,
 ) -> None:
-    """Writes one row per impression: label, weight, position, init_score and features.
+    """Writes a row per impression: label, weight, position, init_score and features.
 
     The weight of a click is 1 / examination of its rank, limited by --clip. Train with
     only one of these corrections: the weight, LightGBM's `position`, or the bias logit

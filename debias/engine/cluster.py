@@ -28,16 +28,17 @@ ALONE = 60.0  # seconds without any worker, after which none is expected to come
 
 @contextmanager
 def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
-    """Context manager with a `map` over the workers of a cluster.
+    """Context manager that yields a `map` over the workers of a cluster.
 
-    The function and its arguments are pickled. If a worker dies, other workers repeat
-    its tasks. Iterating raises `ValueError` if the cluster has no worker for a minute.
-    All workers must see the same paths, on a shared file system or in an object store.
+    The mapped function and its arguments are pickled. If a worker dies, other workers
+    repeat its tasks. Iterating over the results raises `ValueError` if the cluster has
+    no worker for a minute. All workers must see the same paths, on a shared file system
+    or in an object store.
 
     Args:
         address: Address of a Dask scheduler, such as tcp://10.0.0.7:8786. The address
-            local:N starts N processes on this machine. None means that the built-in
-            `map` is used.
+            local:N starts N processes on this machine. None means that the context
+            manager yields the built-in `map`.
         seconds: Time limit in seconds for the scheduler and a first worker to answer.
 
     Raises:
@@ -86,8 +87,8 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
 def _settings() -> Any:
     """Settings of Dask for workers of this machine, which scan large arrays.
 
-    By default, Dask profiles its workers, and returns memory to the system at every
-    release of 64 KB. Returning memory makes counting a fourth slower.
+    By default, Dask profiles its workers, and returns memory to the system as soon as
+    64 KB are free. Returning memory makes counting a fourth slower.
     """
     import dask
 
@@ -100,7 +101,7 @@ def _settings() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Dask's tracebacks of a lost connection, which raises an error here."""
+    """Hides Dask's tracebacks of a lost connection; `_over` raises an error instead."""
     log = logging.getLogger("distributed.client")
     before = log.level
     log.setLevel(logging.CRITICAL)

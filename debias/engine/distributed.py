@@ -1,8 +1,8 @@
-"""Distributed training: each process takes its rows of every global batch.
+"""Distributed training: each process trains on its share of every global batch.
 
 This module uses Keras on JAX. Parameters are replicated, and gradients are summed over
-the processes. So a step equals the step of a single process on the whole batch. Add
-these lines to a script, and start the script once per process:
+the processes. So a distributed step equals the step of a single process on the whole
+batch. Add these lines to a script, and start the script once per process:
 
     from debias import distributed
     distribution = distributed.join()  # before anything else of Keras
@@ -10,7 +10,7 @@ these lines to a script, and start the script once per process:
         model = ...
         model.fit(distributed.share(batches))
 
-`debias.training.fit` shares its batches by itself.
+`debias.training.fit` divides its batches among the processes automatically.
 """
 
 import os
@@ -45,7 +45,7 @@ def join(
             the other processes end.
 
     Raises:
-        ValueError: A value is missing, or Keras runs on another backend.
+        ValueError: A value is missing, or Keras does not run on JAX.
     """
     if keras.backend.backend() != "jax":
         raise ValueError(
@@ -89,20 +89,21 @@ def share(
     """Dataset with this process's rows of each global batch, for `fit`.
 
     Process r of n processes takes the rows from r m / n to (r + 1) m / n of a batch of
-    m rows. All processes take the same number of steps. Batches of sessions get a
-    weight per session. If m is not a multiple of n, the last session is repeated with
-    weight 0. The other weights are then increased so that the mean weighted loss is
+    m rows. All processes take the same number of steps. In batches of sessions, each
+    session gets a weight. If n does not divide m, the last session is repeated with
+    weight 0, and the other weights are increased so that the mean weighted loss is
     unchanged.
 
     Args:
-        batches: Dataset of `debias.batches`, or `Batches`, with the global batch size.
-            All processes must pass equal datasets, so give the same seed.
+        batches: Dataset from `debias.batches`, or `Batches` of retrieval events, with
+            the global batch size. All processes must pass equal datasets, so use the
+            same seed in all processes.
         process, processes: Index r of this process, and number n of processes. The
             defaults are the values of the `scope`.
 
     Raises:
-        ValueError: Batches are packed, or the number of rows of a retrieval batch is
-            not a multiple of n.
+        ValueError: Batches are packed, or the number of processes does not divide the
+            number of rows of a retrieval batch.
 
     >>> import tensorflow as tf
     >>> batch = tf.data.Dataset.from_tensors(({"x": [1, 2, 3]}, [0, 1, 0]))
@@ -140,10 +141,10 @@ def share(
 
 
 class _Rows(keras.utils.PyDataset):
-    """The rows of one process in the batches of a dataset; candidates count as rows.
+    """One process's rows and candidates of each batch of a retrieval dataset.
 
-    Inside a step, the rows of all processes form one array. So every row is compared
-    with the candidates of the whole batch.
+    Within a training step, the rows of all processes form one array. So every row is
+    compared with the candidates of the whole batch.
     """
 
     def __init__(self, whole: keras.utils.PyDataset, process: int, processes: int):
@@ -188,7 +189,7 @@ def held_alone(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def lost_process() -> Iterator[None]:
-    """Context manager that explains errors after another process has died.
+    """Context manager that explains errors caused by the death of another process.
 
     Raises:
         RuntimeError: Another process has died. This error replaces the error of JAX.

@@ -10,7 +10,7 @@ from debias.types import Tensor
 
 
 def _assigned(variable: Any, value: Tensor) -> Tensor:
-    """Assigns a variable and returns a tensor, as branches of `tf.cond` require."""
+    """Assigns a variable, and returns a tensor because a `tf.cond` branch must."""
     import tensorflow as tf
 
     with tf.control_dependencies([variable.assign(value)]):
@@ -19,24 +19,24 @@ def _assigned(variable: Any, value: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class RowWiseAdam(keras.optimizers.Adam):
-    """Adam that only updates the rows of an embedding table that occur in the batch.
+    """Adam that updates only the embedding rows that occur in the batch.
 
-    Let g be the sum of the gradients of all occurrences of a row in the batch, and t
-    the number of steps of the optimiser. A row that occurs in the batch is updated by:
+    For a row that occurs in the batch, let g be the sum of its gradients over all
+    occurrences. Let t be the number of optimiser steps. The update of the row is:
 
         m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
         row <- row - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)
 
-    Rows that do not occur in the batch are neither read nor written, in the table and
-    its moments. This optimiser equals Adam if every batch contains every row. Adam
-    moves an absent row by its momentum, but this optimiser does not. Variables that are
-    not embedding tables are updated by Adam.
+    Rows of the table and of its moments are neither read nor written if they do not
+    occur in the batch. This optimiser equals Adam if every batch contains every row. If
+    a row is absent from the batch, Adam moves it by its momentum, but this optimiser
+    does not. Variables that are not embedding tables are updated by plain Adam.
 
-    On TensorFlow, the gradient of a gather is a list of rows, and this optimiser sums
-    repeated rows before squaring. Keras's own Adam, Adagrad and RMSprop do not sum
-    repeated rows: if an id occurs 256 times in a batch, they move its row 16 times too
-    far. On backends other than TensorFlow, gradients are dense, and this optimiser
-    equals Adam in result and cost.
+    On TensorFlow, the gradient of a gather is a list of rows. This optimiser sums the
+    gradients of repeated rows before it squares them. Keras's own Adam, Adagrad and
+    RMSprop do not sum repeated rows. If an id occurs 256 times in a batch, Keras's
+    optimisers move its row 16 times too far. On backends other than TensorFlow,
+    gradients are dense, and this optimiser equals Adam in result and cost.
 
     If a batch looks up more ids than a table has rows, updating single rows costs more
     than updating the whole table. Plain Adam therefore updates every row of a table
@@ -46,14 +46,14 @@ class RowWiseAdam(keras.optimizers.Adam):
 
     `weight_decay` (decoupled from the gradient) and `use_ema` work as in Keras, and
     read whole tables. With `averaging=eta`, the optimiser averages the weights over a
-    growing window instead of exponentially. After step t = 0, 1, 2, ..., the optimiser
-    computes:
+    growing window, not with exponential decay. After step t = 0, 1, 2, ..., the
+    optimiser computes:
 
         average <- average + (eta + 1) / (t + eta + 1) (weights - average)
 
-    With eta = 3, the average is roughly the mean over the last quarter of all steps,
-    for any number of steps. Keras's `fit` replaces the weights by their average at the
-    end if `overwrite_at_end` is set.
+    With eta = 3, the average is roughly the mean of the weights over the last quarter
+    of all steps. If `overwrite_at_end` is set, Keras's `fit` finally replaces the
+    weights by their average.
 
     Tables that are updated by row are also averaged by row, without approximation. Let
     G(t) = 1/(eta + 2) 2/(eta + 3) ... t/(t + eta + 1). While a row is absent, the
@@ -72,8 +72,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         learning_rate: float or schedule.
         beta_1, beta_2, epsilon: See `keras.optimizers.Adam`.
         dense_rows: Largest number of rows of a table that is updated as a whole.
-        averaging: eta of the average over a growing window, 0 or more. None means no
-            average over a growing window.
+        averaging: eta of the average over a growing window, 0 or more. None turns this
+            average off.
         overwrite_at_end: Whether the model has averaged weights after `fit`.
         **kwargs: Arguments of `keras.optimizers.Optimizer`.
 
@@ -282,7 +282,8 @@ class RowLossScale(keras.optimizers.LossScaleOptimizer):
     """Loss scaling for float16 that checks every gradient of a row.
 
     On TensorFlow, Keras's own loss scaling checks only one occurrence of each row in a
-    batch. If another occurrence has an infinite gradient, Keras applies this gradient.
+    batch. If another occurrence of the row has an infinite gradient, Keras applies this
+    gradient.
 
     >>> RowLossScale(RowWiseAdam(0.01)).inner_optimizer.name
     'row_wise_adam'

@@ -1,4 +1,4 @@
-"""Scores items by an exported ranker of any format."""
+"""Scores items with an exported ranker of any format."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +21,18 @@ ITEMS = 1 << 14  # items scored at once, so that they fit into a cache
 
 @dataclass(frozen=True)
 class Scorer:
-    """Function from features (items, F) float32, or raw rows, to scores (items,).
+    """Function from float32 features (items, F), or raw rows, to scores (items,).
 
     Attributes:
-        run: Function of the format's runtime, from features (1, items, F) to scores (1,
-            items).
+        run: Function that runs the exported file, from features (1, items, F) to scores
+            (1, items).
         feature_names: Names of the features in order, or None if the features have no
             names.
         kinds: Kinds of the features with their vocabularies. None means that all
             features are numbers.
         examination: Examination of each rank relative to rank 1, as the ranker's click
-            model learned it. Unknown ranks are None, and `examination` is None if all
-            ranks are unknown.
+            model learned it. Ranks with unknown examination have None, and
+            `examination` is None if all ranks are unknown.
         name: Name of the file, for error messages.
     """
 
@@ -89,7 +89,7 @@ class Scorer:
 def encoded(
     rows: Any, names: Sequence[str] | None, kinds: Features | None, ranker: str
 ) -> np.ndarray:
-    """Encodes raw rows, a data frame or a dict of columns, as (items, F) float32.
+    """Encodes raw rows (a data frame or a dict of columns) as float32 (items, F).
 
     Args:
         rows: Table with one row per item. Columns that are not features are ignored.
@@ -98,8 +98,8 @@ def encoded(
         ranker: Name of the ranker in error messages.
 
     Raises:
-        ValueError: `names` is None, `rows` is not a table, or a feature is missing or
-            has another kind.
+        ValueError: `names` is None, `rows` is not a table, a feature is missing, or a
+            feature is of another kind than in `kinds`.
 
     >>> encoded({"b": [1, 2], "a": [3, 4]}, ("a", "b"), None, "ranker").tolist()
     [[3.0, 1.0], [4.0, 2.0]]
@@ -133,7 +133,7 @@ class Opened(NamedTuple):
 
 
 def open_onnx(path: Path) -> Any:
-    """Opens an ONNX file with ONNX Runtime and one thread, for concurrent requests.
+    """Opens an ONNX file with ONNX Runtime, with one thread per call.
 
     Raises:
         ValueError: The file is not an ONNX model.
@@ -186,7 +186,7 @@ def read_saved_model(path: Path) -> Opened:
 
 
 def scored_by(ranker: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a Keras ranker as a function of NumPy arrays, compiled on TensorFlow."""
+    """Wraps a Keras ranker as a function of arrays, which is compiled on TensorFlow."""
     import keras
 
     call = ranker

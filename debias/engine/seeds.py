@@ -7,8 +7,9 @@ def split_seed(seed: int | None, count: int) -> list[int | None]:
     """Independent seeds for the parts of a model; all are None if `seed` is None.
 
     The seeds come from `np.random.SeedSequence`, so neighbouring values of `seed` give
-    unrelated seeds. The first seeds do not depend on `count`. All seeds are below 2^20:
-    some layers multiply a seed for their parts, and JAX needs seeds below 2^32.
+    unrelated seeds. A larger `count` appends seeds and does not change the first seeds.
+    All seeds are below 2^20, because some layers multiply a seed for their parts, and
+    JAX needs seeds below 2^32.
 
     >>> split_seed(0, 3)[:2] == split_seed(0, 2), len(set(split_seed(0, 3)))
     (True, 3)

@@ -1,10 +1,10 @@
-"""Compiled loops of several training steps that make their own batches.
+"""Compiled loops that make their own batches and run several training steps.
 
 With `steps_per_execution` in `compile`, Keras runs several steps per execution, on
-batches from a pipeline. One `tf.while_loop` replaces these steps if a step can make its
-own batch, from a log in memory or from stacked batches. Weights, logs and callbacks are
-the same as with Keras. On two cores, the loop saves 20% of the CPU time of a step of 2
-ms, and 6% of a step of 4 ms.
+batches from a pipeline. In this module, one `tf.while_loop` runs several steps, if a
+step can make its own batch from a log in memory or from stacked batches. Weights, logs
+and callbacks are the same as with Keras. On two cores, the loop saves 20% of the CPU
+time of a step of 2 ms, and 6% of a step of 4 ms.
 """
 
 from collections.abc import Callable, Generator
@@ -20,8 +20,8 @@ Execution = tuple[Any, Any, Any]  # data, number of steps, and index of the firs
 class MakesExecutions(Protocol):
     """A dataset of known length, whose batches a compiled loop can make by itself.
 
-    The data of the dataset has a method `batch`, which maps the number of a batch in
-    the epoch to the batch.
+    The data in an execution has a method `batch`, which returns a batch by its number
+    in the epoch.
     """
 
     def executions(self, size: int) -> Generator[Execution]:
@@ -31,7 +31,7 @@ class MakesExecutions(Protocol):
 
 
 class SteppingModel(keras.Model):
-    """A model whose `fit` may use a compiled loop for its executions."""
+    """A model whose `fit` can run several steps in one compiled loop."""
 
     train_function: Any
     _executions: tuple[Any, Generator[Execution]] | None = None
@@ -84,8 +84,8 @@ class SteppingModel(keras.Model):
         Args:
             loop: `loop_over_log` or `loop_over_stack`. The function is called once
                 after each compilation.
-            executions: Generator of the loop's arguments for each execution. The
-                generator is closed at the end.
+            executions: Generator that yields the arguments of the loop for each
+                execution. The generator is closed at the end.
             steps: Number of steps in an epoch.
             **kwargs: Arguments of `fit`, without its data.
         """
@@ -112,7 +112,7 @@ class SteppingModel(keras.Model):
 
 
 def loop_over_log(model: Any) -> Any:
-    """A compiled loop over consecutive batches of an epoch, which it makes itself."""
+    """A compiled loop that makes consecutive batches of an epoch and trains on them."""
     import tensorflow as tf
 
     step = model.train_step
@@ -139,7 +139,7 @@ def _any_length(value: Any) -> Any:
 
 
 def loop_over_stack(model: Any) -> Any:
-    """A compiled loop over batches that are stacked along a first axis."""
+    """A compiled loop that trains on batches that are stacked along the first axis."""
 
     def step(batches: Any, at: Any) -> None:
         model.train_step(keras.tree.map_structure(lambda x: x[at], batches))

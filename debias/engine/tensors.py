@@ -10,13 +10,13 @@ from debias.types import Tensor
 
 
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a small table: one_hot(ids) @ table, shape `(*ids.shape, dim)`.
+    """Looks up rows of a small table by a matrix product, one_hot(ids) @ table.
 
-    The function uses a matrix product instead of a gather. On TensorFlow, the gradient
-    of a gather is a list of rows, and Keras's Adam, Adagrad and RMSprop do not sum
-    repeated rows. If an id occurs 256 times in a batch, these optimisers move its row
-    16 times too far. The error matters for positions, which repeat in every batch of
-    lists.
+    The result has the shape `(*ids.shape, dim)`. A matrix product replaces a gather. On
+    TensorFlow, the gradient of a gather is a list of rows, and Keras's Adam, Adagrad
+    and RMSprop do not sum repeated rows. If an id occurs 256 times in a batch, these
+    optimisers move its row 16 times too far. The error matters for positions, which
+    repeat in every batch of lists.
 
     >>> lookup(ops.array([[1.0, 2.0], [3.0, 4.0]]), ops.array([1, 1, 0])).shape[-1]
     2
@@ -29,8 +29,8 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 def rowwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies `function` to the rows of `x`, `(..., in)` to `(..., out)`.
 
-    `x` is flattened for speed: TensorFlow fuses product, bias and activation only for
-    matrices.
+    `x` is reshaped to a matrix for speed: TensorFlow fuses product, bias and activation
+    only for matrices.
 
     >>> rowwise(lambda rows: rows[:, :2], ops.ones((4, 5, 3))).shape[-1]
     2
@@ -47,10 +47,10 @@ def glorot(seed: int | None, place: int) -> keras.initializers.Initializer:
 
 
 def checked_ids(ids: Tensor, largest: int, message: str) -> Tensor:
-    """`ids` as int32, checked against the largest id on TensorFlow.
+    """`ids` as int32; on TensorFlow, ids above `largest` raise an error.
 
-    Ids above `largest` raise TensorFlow's `InvalidArgumentError`, also in graphs. XLA
-    and other backends do not check ids.
+    The error is TensorFlow's `InvalidArgumentError`, also in graphs. XLA and other
+    backends do not check ids.
 
     >>> checked_ids(ops.array([[1, 2]]), 2, "too far").shape[1]
     2

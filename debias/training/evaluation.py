@@ -47,8 +47,8 @@ class Evaluation(Printed):
             above it.
         ranking: NDCG and MRR by relevance grades, with 95% intervals; empty if the data
             has no grades.
-        off_policy: Estimated clicks per session of a new ranking, in one dict per
-            estimator; empty if no estimator applies.
+        off_policy: Estimates of the clicks per session under a new ranking, with one
+            dict per estimator; empty if no estimator applies.
         off_policy_sessions: Number of sessions that `off_policy` uses.
         off_policy_note: Reason why propensities give no estimate, or None.
     """
@@ -113,7 +113,7 @@ def evaluate(
     of: str = "all sessions",
     progress: Progress = _silent,
 ) -> Evaluation:
-    """Evaluates a model on a log by click metrics, ranking metrics and expected clicks.
+    """Evaluates a model on a log by click and ranking metrics and expected clicks.
 
     Click and ranking metrics use all sessions. For a log on disk, the clicks of a new
     ranking are estimated from at most 100,000 sessions.

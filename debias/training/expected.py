@@ -25,7 +25,7 @@ Guess = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class NewPolicy:
-    """A new ranking policy and settings of its estimate; see `debias.evaluate`."""
+    """A new ranking policy, and settings for estimating its clicks."""
 
     temperature: float = 0.5
     clip: float | None = None
@@ -47,7 +47,7 @@ def clicks_to_expect(
     policy: NewPolicy,
     guess: Guess | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Estimates the clicks per session of a new ranking.
+    """Estimates the clicks per session under a new ranking.
 
     The second result is the reason why the log's propensities give no estimate, or None
     if they do.

@@ -65,7 +65,7 @@ _STYLE = {
 def drawing(
     name: str, width: int, height: int
 ) -> Iterator[tuple[Figure, Axes, list[str]]]:
-    """Context manager that yields a figure, its axes and a list that receives the SVG.
+    """Context manager that yields a figure, its axes, and a list for the SVG.
 
     Args:
         name: Prefix of the ids in the SVG, unique on a page.

@@ -277,7 +277,7 @@ def standardized(
         kinds: Kinds of the features. None means that all features are numbers.
         train: The training sessions. The layer is adapted to the shown items of these
             sessions, or to all items if `train` is None or on disk.
-        coded: Kinds of the raw features, if `kinds` has other vocabularies.
+        coded: Kinds of the raw features, if their vocabularies differ from `kinds`.
     """
     if layer is None:
         shown = None
