@@ -51,7 +51,7 @@ LOSSES = {
 
 
 def _estimator() -> ModuleType:
-    """A stand-in for `tf.estimator`: all names exist, and raise when called."""
+    """A stand-in for `tf.estimator`, in which every name raises an error if called."""
 
     def unavailable(name: str) -> type:
         if name.startswith("__"):

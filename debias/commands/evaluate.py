@@ -179,7 +179,7 @@ def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
 def _check_lists(
     source: inputs.Source, report: dict[str, Any], positions: int, model: Any
 ) -> None:
-    """Raises ValueError if lists are longer than those in training."""
+    """Raises ValueError if lists are longer than the lists used in training."""
     known = report["list_size"]
     if positions > known and model.predicts_clicks:
         raise ValueError(

@@ -101,7 +101,7 @@ def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
 
 
 def _called(name: str) -> str:
-    """The name of a number on the screen."""
+    """The name under which the screen shows a number of the summary."""
     names = {"moved": "share of items at several ranks", "items": "query-item pairs"}
     return names.get(name, name.replace("_", " "))
 

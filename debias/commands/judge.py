@@ -88,7 +88,7 @@ def judge(
 
 
 def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
-    """The summary of judgments, compared with the usual measures."""
+    """The summary of judgments, with their rank correlations to COEC and CTR."""
     import numpy as np
     from scipy.stats import spearmanr
 
@@ -115,7 +115,7 @@ def _record(found: "Judgments", out: Path, method: str) -> dict[str, Any]:
 def _scored(
     model: Path, source: inputs.Source, read: inputs.Opened
 ) -> dict[str, "np.ndarray"]:
-    """Scores of all items of the log by a trained ranker, and their offsets."""
+    """A trained ranker's scores of all items, and the offsets of the queries."""
     from debias.artifacts import RANKED, open_ranker, report_of
 
     report_of(model, RANKED)

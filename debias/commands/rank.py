@@ -213,7 +213,7 @@ def rank_files(
 
 
 def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
-    """Raises ValueError if two files, each with its group names, share a group."""
+    """Raises ValueError if a group occurs in two files."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -233,7 +233,7 @@ def _check_apart(source: str, names: Sequence["pa.Array"]) -> None:
 def _rank_file(
     model: Model, scores: "np.ndarray | None", asked: tuple["Part", Path]
 ) -> tuple[int, "pa.Array"]:
-    """Ranks a file; returns its number of rows and the names of its groups.
+    """Ranks a file; returns the number of its rows and the names of its groups.
 
     `scores` has the scores of all items if the model has ranking data.
     """
@@ -312,7 +312,7 @@ def _rank_rows(
     types: Mapping[str, Any],
     seen: set[Any],
 ) -> int:
-    """`rank_rows` of parts; adds the names of the groups to `seen`."""
+    """Does the work of `rank_rows`, and adds the names of the groups to `seen`."""
     import pyarrow as pa
 
     from debias.data.arrays import is_list
@@ -386,7 +386,7 @@ def _while_unchanged(
 def _shown(
     rows: "pa.RecordBatch", item: str, columns: Sequence[str], where: str, start: int
 ) -> "tuple[np.ndarray, pa.RecordBatch, np.ndarray]":
-    """Flattens lists: row of each item, columns with one entry per item, padding."""
+    """Flattens lists; returns item rows, flat columns and padding mask."""
     import pyarrow as pa
 
     from debias.data.arrays import plain
@@ -436,7 +436,7 @@ def _in_lists(
     where: str,
     start: int,
 ) -> "np.ndarray":
-    """Features of all shown items; errors name the list and the place within it."""
+    """Features of all shown items; errors name the list and the place in the list."""
     import numpy as np
 
     try:
@@ -474,7 +474,7 @@ class _Group(NamedTuple):
 
 
 def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
-    """The column of groups; None if the table has none and none was requested."""
+    """The column that groups rows; None if no such column exists or was requested."""
     from debias.data.read_log import Columns
     from debias.data.tables import near
 
@@ -493,7 +493,7 @@ def _group(file: str, schema: Any, asked: "Columns") -> _Group | None:
 def _numbered(
     file: str, schema: Any, asked: str | tuple[str, ...] | None, keys: set[str]
 ) -> tuple[str, ...]:
-    """The columns of features without names, in the requested order."""
+    """The columns with unnamed features, in the requested order."""
     from debias.data.shown import matching
     from debias.data.tables import near
 
@@ -534,7 +534,7 @@ def _ranked(
 
 
 def _run_starts(column: Any) -> "np.ndarray":
-    """Where runs of equal values begin."""
+    """Indices at which runs of equal values begin."""
     import numpy as np
     import pyarrow as pa
 
@@ -616,7 +616,7 @@ def _rank_sessions(
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """`rank_sessions` of parts, by the scores of their items."""
+    """Does the work of `rank_sessions`, given the scores of the items."""
     import numpy as np
     import pyarrow as pa
 
@@ -690,7 +690,7 @@ def _write(
 
 
 def _writer(out: Path, aside: Path, schema: "pa.Schema") -> Any:
-    """A writer of tables to `aside`, as CSV or Parquet by the name of `out`."""
+    """A writer of tables to `aside`; the extension of `out` sets CSV or Parquet."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 

@@ -371,7 +371,7 @@ def _print_choice(choice: dict[str, Any]) -> None:
 
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a baseline that fits a screen."""
+    """A table row of a baseline, narrow enough for a screen."""
     settings = ", ".join(f"{k} {v:g}" for k, v in row["settings"].items())
     return {
         "name": row["name"],
@@ -521,7 +521,7 @@ def _published(
 
 
 def _searcher(name: str, milvus_uri: str | None = None) -> Any:
-    """The factory of an index's searcher; None for exact search."""
+    """Function that builds the searcher of an index; None for exact search."""
     inputs.check_name("--index", name, (*INDEXES, *EXTRA_INDEXES))
     if name == "milvus":
         from debias.retrieval.serving.milvus import milvus

@@ -207,7 +207,7 @@ def _running() -> Any:
 
 
 def _token(file: Path | None, variable: str | None) -> str | None:
-    """The token from a file or else from the variable; None if neither is given."""
+    """The token from the file, or else from the variable, or None."""
     if file is None and variable is None:
         return None
     where = "DEBIAS_TOKEN" if file is None else str(file)

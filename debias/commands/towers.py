@@ -146,7 +146,7 @@ class Learning(NamedTuple):
 
 
 def _worth(texts: list[str] | None) -> dict[str, float] | None:
-    """The worth of targets by name."""
+    """Weights of the kinds of events, by name."""
     found = {n: x[0] for n, x in numbers_by_name("worth", texts, 1).items()}
     wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
     if wrong or (found and not any(found.values())):

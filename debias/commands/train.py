@@ -475,7 +475,7 @@ def learn(
 def _found(
     choice: "Choice", fitted: "Fitted", corrected: "Correction | None"
 ) -> dict[str, Any]:
-    """The training report without its costs."""
+    """The training report without time and memory."""
     from debias import training
 
     prepared = fitted.prepared
@@ -505,7 +505,7 @@ def _found(
 
 
 def _priced(model: Any) -> dict[str, Any] | None:
-    """Levels and worth of the targets of a model; None if it has no targets."""
+    """Thresholds and weights of a model's targets; None if the model has no targets."""
     from debias.models import MultiTarget
 
     if not isinstance(model, MultiTarget):

@@ -217,7 +217,7 @@ def _wait(client: Any, task: Any) -> None:
 
 
 def _call(function: Callable[[T], R], thing: T, ours: dict[str, str]) -> R:
-    """Runs in a worker; raises ValueError if its versions differ.
+    """Calls the function in a worker; raises ValueError if package versions differ.
 
     The check is repeated because workers may join later.
     """

@@ -163,7 +163,7 @@ def evaluate(
 def _evaluate_tests(
     fitted: Fitted, policy: NewPolicy, name: str, progress: Progress
 ) -> Evaluation:
-    """`evaluate` on the sessions that a fit held out, whose features are scaled."""
+    """Evaluates a fit on its held-out sessions, whose features are already scaled."""
     part, by = fitted.prepared.test, fitted.prepared.held_out_by
     if part is None:
         raise ValueError("fit got its own validation sessions: give evaluate a log")

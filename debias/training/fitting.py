@@ -272,7 +272,7 @@ def _split(
     preprocess: keras.layers.Layer | None,
     weight: np.ndarray | None,
 ) -> Prepared:
-    """`prepare` if the caller has held out sessions."""
+    """Prepares a log like `prepare`, with the caller's own validation sessions."""
     kinds = vocabulary(data.features, data.kinds, log)
     layer, scaled = standardized(data.features, preprocess, kinds, None, data.kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
@@ -508,7 +508,7 @@ class _Run:
         return len(some), history.history["loss"][-1]
 
     def _judge(self, epoch: int) -> float:
-        """Mean held-out log-likelihood; keeps the weights if it is the best so far."""
+        """Mean held-out log-likelihood; saves the weights if it is the highest."""
         state = self.state
         with self._averaged():
             found = _likelihoods(self.model, self.judges)
@@ -640,7 +640,7 @@ def _rounds(train: ClickLog | Stream, most: int) -> int:
 def _round(
     train: ClickLog | Stream, key: list[int], number: int, rounds: int
 ) -> tuple[ClickLog, np.ndarray]:
-    """The sessions of a round of the pass with this key, and their row numbers."""
+    """The sessions of a round, and their row numbers; `key` identifies the pass."""
     if isinstance(train, Stream):
         window, piece = divmod(number, rounds // train.windows)
         log, rounds, number = train.read(window, key), rounds // train.windows, piece
@@ -654,7 +654,7 @@ def _round(
 class _Steps(keras.callbacks.Callback):
     """Reports trained sessions, and stops if the loss is not finite.
 
-    Once the loss is NaN, Keras's running mean of it stays NaN.
+    Once a loss is NaN, Keras's running mean of the loss stays NaN.
     """
 
     def __init__(

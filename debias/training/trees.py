@@ -133,7 +133,7 @@ def fit_trees(
 
 
 def _check_learnable(train: ClickLog, rows: np.ndarray, shown: np.ndarray) -> None:
-    """Raises ValueError unless there are clicks, and items that differ."""
+    """Raises ValueError unless there are clicks and the items' features differ."""
     if not train.click.any():
         raise ValueError(
             f"none of {len(train)} sessions to learn from has a click: log longer"
@@ -148,7 +148,7 @@ def _check_learnable(train: ClickLog, rows: np.ndarray, shown: np.ndarray) -> No
 
 
 def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
-    """About ten of the rounds, including the best and the last."""
+    """Values of about ten rounds, including the best and the last round."""
     every = max(1, len(values) // 10)
     kept = sorted({*range(every, len(values) + 1, every), best, len(values)})
     return [{"round": each, name: values[each - 1]} for each in kept]
@@ -161,7 +161,7 @@ def _lambdamart(
     config: TreesConfig,
     progress: Callable[[int], None],
 ) -> tuple[Any, int, list[float]]:
-    """A booster on judgments of the first part, stopped early by the second part."""
+    """Trains on judgments of the first part, with early stopping on the second part."""
     import lightgbm
 
     known = propensities(parts[0])
@@ -245,7 +245,7 @@ def start_of(log: ClickLog, devices: int) -> np.ndarray:
 
 
 def _filled(theta: np.ndarray, counts: Counts, devices: int) -> np.ndarray:
-    """Fills `theta` (K,) of devices without impressions by the mean at each rank."""
+    """Sets `theta` (K,) of devices without impressions to the mean at each rank."""
     curves = theta.reshape(devices, -1)
     shown = np.bincount(counts.place, counts.shown, len(theta)).reshape(curves.shape)
     mean = (shown * curves).sum(axis=0) / np.maximum(shown.sum(axis=0), 1.0)
