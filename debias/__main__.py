@@ -1,4 +1,4 @@
-"""`debias`, or `python -m debias`: rankers from clicks without position bias."""
+"""`debias`, or `python -m debias`: trains rankers on clicks, without position bias."""
 
 import typer
 

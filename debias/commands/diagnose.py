@@ -24,8 +24,8 @@ def diagnose(
         int,
         typer.Option(
             min=10,
-            help="Largest number of sessions to analyse. If the log has more sessions, "
-            "the command uses a random sample.",
+            help="Largest number of sessions to analyse. If the log is larger, the "
+            "command draws a random sample of this size.",
         ),
     ] = 100_000,
     features: Annotated[

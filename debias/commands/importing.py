@@ -90,9 +90,9 @@ def import_events(
     gap: Annotated[
         str,
         typer.Option(
-            help="Time without an event after which the user's next event starts a new "
-            "list, such as 90s, 30m or 1h. The option applies only if the events have "
-            "no session id and each event has one item."
+            help="Pause of a user after which the next event starts a new list, such "
+            "as 90s, 30m or 1h. The option applies only if the events have no session "
+            "id and each event has one item."
         ),
     ] = "30m",
     window: Annotated[

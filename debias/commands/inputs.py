@@ -25,8 +25,8 @@ Log = Annotated[
     str,
     typer.Argument(
         help="Click log in Parquet, CSV or JSON lines, with one row per shown item or "
-        "per session. Give a file, a folder, a glob, or an s3:// or gs:// URL. "
-        "Also accepts logs that this library wrote."
+        "per session. Give a file, a folder, a glob, or an s3:// or gs:// URL. Logs "
+        "that this library wrote are also accepted."
     ),
 ]
 _reading = partial(typer.Option, rich_help_panel="How the log is read")

@@ -92,7 +92,7 @@ def summary(
 
 
 def kinds_of(data: "RankingData | None") -> list[dict[str, Any]]:
-    """Rows that describe the features; empty if `data` has no kinds of features."""
+    """Rows that describe the features; empty without `data` or `data.kinds`."""
     from debias.data.kinds import described
 
     if data is None or data.kinds is None:

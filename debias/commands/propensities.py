@@ -58,7 +58,7 @@ def propensities(
 
     Use the file for inverse propensity weighting in any library, or for `debias judge`
     and `debias weights`. If the log does not identify the examination of a rank, the
-    value is empty and the column verdict gives the reason.
+    rank's value is empty and the column verdict gives the reason.
     """
     import numpy as np
 

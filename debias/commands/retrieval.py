@@ -210,11 +210,11 @@ def train(
     feature table must have the same name as in the events. A user or item without a row
     in its table is represented by its id alone.
 
-    A log may have several kinds of events, such as clicks and orders. Give the column
-    that holds the kind of an event with -c target=COLUMN, and the weight of each kind
-    with --worth. For each kind of event, the towers learn a vector of each user and
-    each item. An item's score is the sum of the inner products for all kinds, weighted
-    by --worth.
+    A log may have several kinds of events, such as clicks and orders. With -c
+    target=COLUMN, name the column that holds the kind of each event. With --worth, give
+    the weight of each kind. For each kind of event, the towers learn a vector of each
+    user and each item. An item's score is the sum of the inner products for all kinds,
+    weighted by --worth.
 
     To resume an interrupted run, give the same command again. The run continues after
     the last completed pass.

@@ -35,7 +35,7 @@ class Learning(NamedTuple):
             str,
             typer.Option(
                 help=f"Towers to try, separated by commas: {' '.join(TOWERS)}. auto "
-                "tries all towers and chooses by held-out events."
+                "tries all towers and chooses one by held-out events."
             ),
         ] = AUTO,
         history: Annotated[
@@ -91,7 +91,7 @@ class Learning(NamedTuple):
             typer.Option(
                 help="Policy for items that a user took before: exclude, allow, or "
                 "model (adds a learned bonus to their scores). auto chooses a policy "
-                "by the last event of each user."
+                "from the last event of each user."
             ),
         ] = AUTO,
         worth: Annotated[

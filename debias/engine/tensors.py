@@ -12,9 +12,9 @@ from debias.types import Tensor
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """Looks up rows of a small table by a matrix product, one_hot(ids) @ table.
 
-    The result has the shape `(*ids.shape, dim)`. A matrix product replaces a gather. On
-    TensorFlow, the gradient of a gather is a list of rows, and Keras's Adam, Adagrad
-    and RMSprop do not sum repeated rows. If an id occurs 256 times in a batch, these
+    The result has the shape `(*ids.shape, dim)`. A matrix product replaces a gather,
+    whose gradient on TensorFlow is a list of rows. Keras's Adam, Adagrad and RMSprop do
+    not sum repeated rows of such a list. If an id occurs 256 times in a batch, these
     optimisers move its row 16 times too far. The error matters for positions, which
     repeat in every batch of lists.
 

@@ -1,4 +1,4 @@
-"""Fits a click model to a log, with checkpoints that survive a kill.
+"""Fits a click model to a log, with checkpoints from which a killed fit resumes.
 
 A fit runs in rounds of at most half a million sessions. After each round, the fit
 writes a checkpoint with its weights, optimiser, random state and best weights so far. A

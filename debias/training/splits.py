@@ -51,7 +51,8 @@ class Prepared(NamedTuple):
         test: Sessions for a final evaluation, or None if the caller made the split.
         held_out_by: Unit of the split, "query" or "session"; "caller" if the caller
             made the split.
-        layout: The layout columns of the log and their largest ids.
+        layout: Layout columns of the log, such as the position, and the largest id of
+            each column.
         preprocess: The layer that preprocesses raw features.
         feature_names: Names of the features in order, or None if the features have no
             names.

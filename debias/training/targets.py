@@ -35,6 +35,7 @@ class Targets:
         """Builds a new model for a layout; `seed` sets its initial weights.
 
         Raises:
-            ValueError: The log has no target, or a name, worth or level is invalid.
+            ValueError: The log has no target, or an entry of `worth` or `levels` is
+                invalid.
         """
         return multi_target(layout, seed, self.worth or None, self.levels)

@@ -18,7 +18,7 @@ from debias.training.splits import check_types, held_out, vocabulary
 
 @dataclass(frozen=True)
 class FittedTrees(Printed):
-    """The result of a fit of trees.
+    """Trees fitted to a log, with the result of the fit.
 
     Attributes:
         model: The trees, which are both click model and ranker.
@@ -28,7 +28,7 @@ class FittedTrees(Printed):
         history: Held-out log-likelihood per impression after about ten selected rounds.
             For LambdaMART, NDCG@10 replaces the log-likelihood.
         sessions: Numbers of training, validation and test sessions.
-        held_out_by: "query" or "session".
+        held_out_by: Unit of the split, "query" or "session".
     """
 
     model: Trees
