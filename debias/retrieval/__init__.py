@@ -11,8 +11,9 @@
 | index | `build` with `hnsw`, `ivf` or `pq` |
 | serving | `publish`, `load`, `roll_back`, `retrieve`, `update` |
 
-These names are stable. All other names of the package may change. A name is imported
-when it is first used, so `import debias.retrieval` does not load TensorFlow.
+The names in this table are stable. All other names of the package may change in any
+release. A name is imported when it is first used, so `import debias.retrieval` does not
+load TensorFlow.
 """
 
 import importlib

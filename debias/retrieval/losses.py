@@ -1,10 +1,10 @@
 """Losses of retrieval models with one positive column and several negatives.
 
-Each loss takes the column of each row's positive, (B,) int, and scores (B, C), which
-are already divided by the temperature and corrected. Scores at or below -1e8 are masked
-and ignored. Each loss returns one value per row, (B,). Except for the softmax, this
-value is a mean over the columns of the row. So the learning rate has the same meaning
-for any batch size and number of negatives.
+Each loss takes the column of each row's positive, (B,) int, and scores (B, C). The
+scores are already divided by the temperature and corrected for sampling. Scores at or
+below -1e8 count as masked and are ignored. Each loss returns one value per row, (B,).
+The value is a mean over the columns of the row, except for the softmax loss. So the
+learning rate has the same meaning for any batch size and number of negatives.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ LOWEST = -1e8
 
 
 def _split(positive: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The score of the positive (B, 1), and (B, C) 1 at valid negatives."""
+    """Scores (B, 1) of the positives, and a mask (B, C) of valid negatives."""
     positive = ops.expand_dims(ops.cast(positive, "int32"), -1)
     columns = ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[1]), "int32"), 0)
     own = ops.take_along_axis(scores, positive, axis=1)
@@ -79,7 +79,7 @@ def logistic(positive: Tensor, scores: Tensor, sigma: float = 1.0) -> Tensor:
 def bpr(positive: Tensor, scores: Tensor) -> Tensor:
     """Bayesian personalised ranking: mean of -log sigmoid(s+ - s-) over the negatives.
 
-    This is `logistic` with sigma 1. Source: Rendle et al., BPR, UAI 2009.
+    This loss is `logistic` with sigma 1. Source: Rendle et al., BPR, UAI 2009.
 
     >>> round(float(bpr(ops.array([0]), ops.array([[1.0, 0.0]]))[0]), 4)
     0.3133

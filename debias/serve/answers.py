@@ -136,8 +136,9 @@ def explained(
 ) -> ExplainAnswer:
     """The answer of `recommended` or `retrieved`, with an explanation of each item.
 
-    Each item has its scores in both stages, the most similar items of the history, and
-    the bias of its position. The relevance of the item does not include this bias.
+    The explanation of an item consists of its scores in retrieval and ranking, the most
+    similar items of the history, and the bias of its position. The ranking score,
+    called relevance, does not include the position bias.
 
     Raises:
         ValueError: Ranking is requested, but there is no ranker; or `recommended`
@@ -239,11 +240,11 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
 def item_features(
     version: Version, rows: np.ndarray, ranker: Scorer
 ) -> dict[str, Column]:
-    """The ranker's features that are in the version's table of items, by name.
+    """Dict of the ranker's features that are in the version's table of items.
 
     If the ranker reads a feature as categories, the values are (n, width) codes of the
-    ranker. Otherwise, categories of the table are text, with None for missing or
-    unknown values.
+    ranker. The values of all other categorical features are text, with None for missing
+    or unknown values.
     """
     items = version.items
     kinds = {each.name: each for each in getattr(ranker, "kinds", None) or ()}
@@ -263,7 +264,7 @@ def _coded(
 ) -> np.ndarray:
     """Converts codes of a table to (n, width) codes of a ranker for the same words."""
     codes = _as_block(items.columns[feature.name][rows])
-    # What is missing or unknown in a list leaves no gap.
+    # Missing or unknown values move to the end of a list, so they leave no gap.
     order = np.argsort(codes < FIRST, axis=1, kind="stable")[:, : feature.width]
     codes = np.take_along_axis(codes, order, axis=1)
     distinct, place = np.unique(codes, return_inverse=True)
@@ -361,8 +362,8 @@ def encoded(
     Args:
         ranker: A ranker that knows the kinds of its features.
         table: Columns by feature name, see `named`. Columns that are (items, width)
-            float32 arrays are already encoded.
-        context: Values that all items share. They are encoded only once.
+            float32 arrays count as already encoded.
+        context: Values that all items share, and that are therefore encoded only once.
         items: Number of items.
 
     Raises:
@@ -431,7 +432,7 @@ def _blocks(
 
 
 def _array(values: Column, kind: str) -> Any:
-    """Values as an Arrow array; numbers beyond all integer types become floats."""
+    """Values as an Arrow array; integers beyond 64 bits become floats."""
     import pyarrow as pa
 
     from debias.data.arrays import is_list
@@ -473,7 +474,7 @@ def wanted_names(ranker: Any) -> list[str] | None:
 
 
 def _numbers(name: str, values: Any) -> Any:
-    """Converts a number or a list of numbers; an error names the first other value."""
+    """Converts a number or a list of numbers; an error names the first wrong value."""
     if isinstance(values, np.ndarray):
         return values
     if not isinstance(values, list):

@@ -1,10 +1,10 @@
 """The HTTP service, as an ASGI application.
 
 `POST /retrieve`, `/rank`, `/recommend` and `/explain` answer requests. `GET /health`
-and `/docs` describe the service. A process answers from memory. Each request uses the
-version that is current when the work on the request begins. Threads parse requests,
-compute answers and write them. So a slow request can be abandoned, and a new version
-can be loaded while requests are answered.
+and `/docs` describe the service. Each process holds a version in memory to answer
+requests. Each request uses the version that is current when the work on the request
+begins. Threads parse requests, compute answers and encode them as JSON. So a slow
+request can be abandoned, and a new version can be loaded while requests are answered.
 """
 
 import asyncio
@@ -237,7 +237,7 @@ class _Routes:
         kind: type[T],
         answer: Callable[[Version | None, T], Any],
     ) -> Response:
-        """Computes the answer in a thread, from the version that is then in service."""
+        """Computes the answer in a thread, from the version in service at that time."""
         given = request.headers.get("content-type", "").partition(";")[0].strip()
         if given.lower() != "application/json":
             return said(415, "send the header content-type: application/json")

@@ -30,10 +30,10 @@ access = logging.getLogger("debias.access")
 class Limited:
     """Limits the size and the time of requests, and answers 413, 408 or 503.
 
-    The rest of a large body is read and discarded, so that the sender gets the answer
-    instead of a broken pipe. The time limit includes the time to receive the body. If
-    the service is too busy, a POST request is refused before its body is read. A
-    request is also refused if the bodies of other requests fill the memory limit.
+    If a body is too large, its rest is read and discarded, so that the sender gets the
+    answer 413 instead of a broken pipe. The time limit includes the time to receive the
+    body. If the service is too busy, a POST request is refused before its body is read.
+    A request is also refused if the bodies of other requests fill the memory limit.
 
     Args:
         app: The application that handles the requests.
@@ -118,14 +118,14 @@ class Limited:
 class Admitted:
     """Checks the Host header and bearer token of requests; answers 400 or 401.
 
-    The check of the Host header prevents DNS rebinding. In this attack, the name of
-    another site resolves to this machine, and a page of that site sends requests with
-    this name as Host. Paths in `OPEN` need no token, because the probes of an
-    orchestrator read them.
+    The check of the Host header prevents DNS rebinding. In a DNS rebinding attack, the
+    host name of a malicious site resolves to this machine, and a page of the site sends
+    requests with its own name as Host. Paths in `OPEN` need no token, because the
+    probes of an orchestrator read them.
 
     Args:
         app: The application that handles the requests.
-        hosts: Accepted names and addresses. "*" accepts any host, and "addresses"
+        hosts: Accepted host names and addresses. "*" accepts any host, and "addresses"
             accepts any IP address.
         token: Required bearer token. If None, no token is required.
     """
@@ -199,7 +199,7 @@ class Counted:
     Args:
         app: The application that handles the requests.
         seconds: Histogram of seconds, with the labels "path" and "status".
-        paths: Paths that have labels of their own. All other paths share the label
+        paths: Paths that each have their own label. All other paths share the label
             "other".
     """
 

@@ -90,7 +90,7 @@ class Live:
     def _changed(self) -> bool:
         """Whether a file of the version was changed; switches to another version if so.
 
-        If the version was removed, as old versions are, it is still served from memory.
+        A removed version does not count as changed and is still served from memory.
         """
         now = stamps(self.version)
         if all(now.get(name, stamp) == stamp for name, stamp in self._files.items()):
@@ -112,7 +112,8 @@ class Alone:
     """A ranker that is served without versions.
 
     Args:
-        ranker: The ranker, which scores some rows once to finish its compilation.
+        ranker: The ranker. The constructor scores a few rows to finish the compilation
+            of the ranker.
 
     Attributes:
         name: Name of the file or folder of the ranker.
@@ -134,15 +135,15 @@ class Alone:
 
 
 def last_good(root: str | Path) -> tuple[Version, str | None]:
-    """The current version, or else the latest undamaged version and the reason.
+    """The current version; if it is damaged, an earlier version and the reason.
 
-    If an object store does not answer, the version that was read last is returned, from
-    its copy on disk.
+    The earlier version is the latest undamaged version. If an object store does not
+    answer, the version that was read last is returned, from its copy on disk.
 
     Raises:
         OSError: The store does not answer, and there is no copy of a version on disk.
-        ValueError: All versions are damaged or missing. The message describes the
-            current version.
+        ValueError: All versions are damaged or missing. The message describes the fault
+            of the current version.
     """
     try:
         return versions.load(root), None
@@ -184,7 +185,7 @@ def ready(version: Version) -> Version:
     """Loads the tables of a version by computing one answer; returns the version."""
     retrieve(version, k=1)
     if version.ranker is not None:
-        with suppress(ValueError):  # which whoever asks it will be told
+        with suppress(ValueError):  # requests to the version get this error
             try_ranker(version.ranker)
     return version
 
@@ -192,9 +193,9 @@ def ready(version: Version) -> Version:
 def give_back() -> None:
     """Returns freed memory to the operating system.
 
-    Otherwise, glibc would keep the memory of old versions and large requests.
+    Without this call, glibc would keep the memory of old versions and large requests.
     """
-    with suppress(AttributeError):  # another library for C
+    with suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 

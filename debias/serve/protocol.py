@@ -1,4 +1,4 @@
-"""An HTTP protocol for uvicorn with limits on incomplete requests and on load."""
+"""An HTTP protocol for uvicorn that limits incomplete requests and the load."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,16 +22,17 @@ class Prompt(HttpToolsProtocol):
     """The HTTP protocol of uvicorn, with limits on request lines and headers.
 
     A connection is closed if its request line and headers are not complete within
-    `header_seconds`. This time counts from the start of the connection, or from the
-    first byte after the last answer. If the request line and headers together have more
-    than `HEADERS` bytes, the answer is 431. If there are already `CONNECTIONS`
+    `header_seconds`. The time limit counts from the start of the connection, or from
+    the first byte after the last answer. If the request line and headers together have
+    more than `HEADERS` bytes, the answer is 431. If there are already `CONNECTIONS`
     connections, a new connection is closed at once.
 
-    The state of the application's lifespan may have `refusal`, a function of the path
-    of a POST request. `refusal` is called before the body of the request is read. If
-    `refusal` returns bytes of JSON, they are sent at once as the body of a 503 answer.
-    The application does not get this request, and the rest of the request is discarded.
-    So refusals are cheap, and even an overloaded service can answer all requests.
+    The application may set a function `refusal` in the state of its lifespan. `refusal`
+    is called with the path of each POST request, before the body of the request is
+    read. If `refusal` returns bytes of JSON, they are sent at once as the body of a 503
+    answer. The application does not get a refused request, and the rest of the request
+    is discarded. So refusals are cheap, and even an overloaded service answers every
+    request at once or with 503.
 
     Args:
         header_seconds: Time limit for the request line and headers, in seconds.
@@ -115,7 +116,7 @@ class Prompt(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _stop_answering(self) -> None:
-        """Tells the application to stop, as a closed connection would be an error."""
+        """Tells the application to stop, as if the client had disconnected."""
         self.pipeline.clear()
         if self.running is not None:
             self.running.disconnected = True

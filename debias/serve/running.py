@@ -92,7 +92,7 @@ class Tls:
             certificate file may contain the key.
         ssl_keyfile_password: Password of the key.
         ssl_ca_certs: PEM file of certificate authorities. Clients must have a
-            certificate that is signed by one of these authorities.
+            certificate that one of the authorities signed.
 
     Raises:
         ValueError: A file is missing or invalid, or the certificate and key do not

@@ -1,4 +1,4 @@
-"""A thread pool that refuses requests if it could not answer them in time."""
+"""A thread pool that refuses requests that it could not answer in time."""
 
 import asyncio
 import time
@@ -63,7 +63,7 @@ class Workers:
         self.arrived = 0
 
     async def watch(self) -> None:
-        """Measures, without end, by how much the event loop delays callbacks."""
+        """Measures in an endless loop by how much the event loop delays callbacks."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK

@@ -1,1 +1,1 @@
-"""Interactions, their tables of features, event streams and samplers of negatives."""
+"""Interactions, feature tables, event streams and samplers of negative items."""

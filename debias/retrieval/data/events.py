@@ -43,7 +43,7 @@ class Events(NamedTuple):
     Attributes:
         user, item: (E,) strings.
         time: (E,) int64, or float64 if a time has a fraction. All times have the same
-            unit, which may be any.
+            unit; any unit is allowed.
         target: (E,) strings, the kind of each event, such as "click". None if the kinds
             are unknown.
     """
@@ -55,7 +55,7 @@ class Events(NamedTuple):
 
     @classmethod
     def of(cls, log: Interactions) -> "Events":
-        """The events of a log, with raw ids instead of rows.
+        """The events of a log, with raw ids instead of row numbers.
 
         >>> table = FeatureTable.build({"id": ["a"]})
         >>> log = Interactions(*np.array([[0], [0], [9]]), table, table)
@@ -92,7 +92,7 @@ class EventColumns(NamedTuple):
 
     @property
     def read(self) -> dict[str, str]:
-        """Dict from role, such as "user", to column name, without absent columns."""
+        """Dict from each role that has a column, such as "user", to the column name."""
         return {role: name for role, name in self._asdict().items() if name}
 
 
@@ -111,8 +111,9 @@ def read_events(
             Arrow table, with one row per event.
         columns: Names of the columns. Ids are text or whole numbers and must not be
             missing. The text ids "007" and "7" differ. The number 7.0, which data
-            frames write for 7, is the id 7. Times are numbers or timestamps. Timestamps
-            become seconds since 1970, with microseconds. Numbers may have fractions.
+            frames write for 7, is read as the id "7". Times are numbers or timestamps.
+            Timestamps are converted to seconds since 1970, with microsecond precision.
+            Numbers may have fractions.
         progress: Function that is called with the share of the source read so far.
 
     Raises:
@@ -152,7 +153,7 @@ def read_events(
 
 
 def _clash(where: str, others: str, time: Any, unit: str) -> str:
-    """The error message for a time that has another unit than the other times."""
+    """The error message for a time whose unit differs from the unit of other times."""
     other = unit_clash(np.array([time]))[0]
     return (
         f"{where} holds {called(other)} since 1970, but {others} are {called(unit)}: "
@@ -253,7 +254,7 @@ def read_all(
 
 
 def joined_events(parts: Sequence[Events]) -> Events:
-    """Concatenates parts, of which either all or none must have targets."""
+    """Concatenates parts; either all parts or no part must have targets."""
     targets = [part.target for part in parts if part.target is not None]
     return Events(
         np.concatenate([part.user for part in parts]),
@@ -279,8 +280,8 @@ def read_interactions(
         source, user, item, time: See `read_events`.
         weight: Name of a column of ratings or counts. If None, events have no weights.
         user_features, item_features: Names of the feature columns of users and items.
-            The features of a user or item are read from its first row.
-            `debias.data.features.read_features` describes the kinds of features.
+            The features of a user or item are read from the first row of the user or
+            item. `debias.data.features.read_features` describes the kinds of features.
         min_count: See `from_columns`.
 
     Raises:
@@ -333,10 +334,10 @@ def pending(
     max_events: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Events, dict[str, Mark]]]:
-    """Yields the events after the marks in chunks, each with its new marks.
+    """Yields the events after the marks in chunks, with the marks after each chunk.
 
     Files without a mark are read from their first row. A run that starts from the marks
-    of a chunk gets the same later chunks as an uninterrupted run.
+    of a chunk yields the same later chunks as an uninterrupted run.
 
     Args:
         source, columns, progress: See `read_events`. A file is identified by its path.
@@ -380,7 +381,7 @@ def pending(
 
 def _digest(total: Any, events: Events) -> None:
     given = [column.tolist() for column in events if column is not None]
-    # A time is written the same way, whether or not others in its file have fractions.
+    # The text of a time does not depend on whether other times have fractions.
     text = "".join(
         "\0".join([u, i, str(int(t) if t == int(t) else t), *more]) + "\n"
         for u, i, t, *more in zip(*given, strict=True)
@@ -396,11 +397,12 @@ class Appended(NamedTuple):
         events: Number of new events.
         duplicates: Number of events that were left out, because an earlier event has
             the same user, item, time and target.
-        users, items: Number of new users and of new items.
+        users, items: Number of new users, and number of new items.
         bare: Number of new users and items without any feature.
         late: Number of new events that are older than a known event of their user.
-        lacks: Dict from "users" or "items" to "count", the number of new rows without
-            features, and "features", the names of the missing features.
+        lacks: Dict from "users" or "items" to a dict with two entries: "count", the
+            number of new rows without features, and "features", the names of the
+            missing features.
         unknown: Dict from "users" or "items" to a dict from feature name to the number
             of new rows with an unknown value.
     """
@@ -427,18 +429,18 @@ def append_events(
     Events may arrive in any order, because histories are sorted by time. `late` counts
     the events that are older than a known event of their user. An event with a time far
     in the future is the latest event of its user until a later event arrives. A new
-    user or item has no features if `users` or `items` has no row for it.
+    user or item has no features if the table `users` or `items` has no row for its id.
 
     Args:
         log: The log to extend.
         events: The new events.
-        users, items: Raw feature columns of new users and items, including "id", in any
-            order. Rows of known ids are ignored.
+        users, items: Raw feature columns of new users and items, including "id". Rows
+            may be in any order. Rows of known ids are ignored.
 
     Raises:
-        ValueError: A table has other features than the log, or a feature of another
-            kind. The message names the feature. The times of the new events have
-            another unit than the times of the log.
+        ValueError: The features of a table and of the log differ in name or kind. The
+            message names the feature. The times of the new events and the times of the
+            log have different units.
 
     >>> table = FeatureTable.build({"id": ["a", "b"]})
     >>> log = Interactions(*np.array([[0], [1], [5]]), table, table)
@@ -568,7 +570,7 @@ def _first_times(
 def _with_rows(
     table: FeatureTable, names: np.ndarray, raw: Mapping[str, Any] | None, side: str
 ) -> tuple[FeatureTable, int]:
-    """Adds a row for each new name; also counts the new rows without features."""
+    """Adds a row for each new id; also counts the new rows without features."""
     if raw is not None:
         _check_features(table, raw, side)
     _, first = np.unique(names, return_index=True)

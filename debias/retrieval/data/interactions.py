@@ -88,9 +88,10 @@ class FeatureTable:
         """A copy of the table with additional rows for new ids.
 
         Old rows and codes do not change, so the embedding tables of a model stay valid.
-        New ids get the next codes. Other values are encoded by the existing vocabulary;
-        unknown values are out of vocabulary. If `raw` lacks a feature, the new rows
-        have code 0 or the number 0 for it.
+        New ids get the next codes. The values of other features are encoded by the
+        existing vocabularies; unknown values get the out-of-vocabulary code. If `raw`
+        lacks a feature, its value in the new rows is code 0 (missing) or, in a numeric
+        column, the number 0.
 
         Raises:
             ValueError: An id exists already, repeats, or is missing.
@@ -126,11 +127,11 @@ class FeatureTable:
         """Makes a table and its vocabularies from raw columns.
 
         Columns of strings, integers or None are categorical. Columns of sequences of
-        such values are multi-valued; None in a sequence is ignored. Columns of floats
-        or decimals are numeric, and missing numbers (NaN) become 0. A vocabulary keeps
-        the values that occur at least `min_count` times, in order of first appearance.
-        `min_count` is an integer, or a dict with an integer per column. All ids are
-        kept and must differ.
+        strings or integers are multi-valued; None in a sequence is ignored. Columns of
+        floats or decimals are numeric, and missing numbers (NaN) become 0. A vocabulary
+        keeps the values that occur at least `min_count` times, in order of first
+        appearance. `min_count` is an integer, or a dict with an integer per column. All
+        ids are kept and must differ.
         """
         columns, vocabularies = {}, {}
         for name, values in raw.items():
@@ -166,9 +167,10 @@ class FeatureTable:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Encodes raw columns by the vocabularies of this table; counts unknown values.
 
-        If `raw` lacks a feature, every row has code 0 or the number 0 for it. Returns
-        the columns and, for each column, the number of unknown values. A value is
-        unknown if it is out of vocabulary or, in a numeric column, not finite.
+        If `raw` lacks a feature, its value in every row is code 0 (missing) or, in a
+        numeric column, the number 0. Returns the columns and, for each column, the
+        number of unknown values. A value is unknown if it is out of vocabulary or, in a
+        numeric column, not finite.
 
         Raises:
             ValueError: A column is unknown, or has another kind than in the table.
@@ -373,7 +375,7 @@ class Interactions:
         """Returns (rows, offsets): the items of each user by time, with repetition.
 
         The items of `users[q]`, or of user q if `users` is None, are
-        `rows[offsets[q]:offsets[q + 1]]`. Items of `before` are included.
+        `rows[offsets[q]:offsets[q + 1]]`. The items in `before` are included.
         """
         own = self._own(users)
         if self.before is None:
@@ -470,9 +472,11 @@ class Interactions:
         return kept.take(np.argsort(order[first], kind="stable"))
 
     def core(self, users: int = 5, items: int = 5) -> "Interactions":
-        """The largest part with at least `users` events per user and `items` per item.
+        """The largest part of the log without rare users and rare items.
 
-        The tables lose the other users and items, so rows and id codes are renumbered.
+        Each user in the part has at least `users` events, and each item has at least
+        `items` events. All other users and items are removed from the tables, so rows
+        and id codes are renumbered.
         """
         inside = np.ones(len(self), bool)
         while True:
@@ -515,7 +519,7 @@ def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
 def leave_last_out(
     log: Interactions, last: int = 1, seed: int | None = 0
 ) -> tuple[Interactions, Interactions]:
-    """Returns (rest, held out), with the `last` latest events of each user held out.
+    """Holds out the `last` latest events of each user; returns (rest, held out).
 
     Events at the same time are put in random order, because their order in a file is
     meaningless or depends on the item. No event is held out for a user with at most
@@ -593,12 +597,12 @@ def from_columns(
 
     Args:
         user, item: (E,) ids, strings or integers.
-        time: (E,) numbers or timestamps, as for `whole_times`.
+        time: (E,) numbers or NumPy timestamps, which `whole_times` converts.
         users, items: Raw feature columns, including "id". Every id of an event needs a
             row. Rows without events are kept. If None, the id is the only feature.
         weight: (E,) weight of each event. If None, events have no weights.
-        min_count: Values of a feature that occur fewer times get the out-of-vocabulary
-            code.
+        min_count: Feature values that occur fewer than `min_count` times get the
+            out-of-vocabulary code.
         target: (E,) kind of each event, such as "click" or "order". If None, all events
             are of one kind.
 
@@ -641,9 +645,9 @@ def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
     """(F, F) mutual information in nats between the columns of a table.
 
     I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over pairs of values, where p is a
-    share of the rows. The diagonal is the entropy of each column. In a multi-valued
-    column, each set of values counts as a value. Numeric columns are divided into
-    `bins` quantile bins.
+    share of the rows. The diagonal entries are the entropies of the columns. In a
+    multi-valued column, each distinct set of values counts as one value. Numeric
+    columns are divided into `bins` quantile bins.
 
     >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
     ...                             "c": [0, 0, 1, 1]})

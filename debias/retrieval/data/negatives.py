@@ -1,8 +1,9 @@
 """Samplers of negative items, in NumPy.
 
-A sampler takes the users of a batch and a number n, and returns (B, n) item rows, n for
-each user. Its `log_q`, (items,) float32, is the log of the sampling probability of each
-item, for the logQ correction. `log_q` is None if the probability depends on the user.
+A sampler takes the B users of a batch and a number n, and returns (B, n) item rows: n
+items for each user. The attribute `log_q` of a sampler, (items,) float32, is the log of
+the sampling probability of each item, for the logQ correction. `log_q` is None if the
+probability depends on the user.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Weighted:
 
 
 def uniform(items: int) -> Weighted:
-    """Draws all items of the catalogue uniformly.
+    """Draws items uniformly from the whole catalogue.
 
     >>> np.exp(uniform(4).log_q).tolist()
     [0.25, 0.25, 0.25, 0.25]
@@ -113,8 +114,8 @@ def from_ranking(
 ) -> Listed:
     """Draws hard negatives from ranks `first` to `last` (inclusive) of each list.
 
-    Items above rank `first` are left out. An item at the top that the user did not take
-    is more often undiscovered than irrelevant.
+    Items above rank `first` are left out. A top-ranked item that the user did not take
+    is more often unknown to the user than irrelevant.
 
     Source: Huang et al., Embedding-based Retrieval in Facebook Search, KDD 2020, 6.1.
 
@@ -132,7 +133,7 @@ def from_ranking(
 
 
 class Mixture:
-    """Draws from several samplers in fixed shares, such as 100 easy to 1 hard item.
+    """Draws from several samplers in fixed shares, e.g. 100 easy items per hard item.
 
     The sampler of each negative is drawn at random, so the shares hold on average.
 

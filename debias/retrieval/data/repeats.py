@@ -11,12 +11,13 @@ the user's distinct items. If the model gives the item the logit s, its bonus is
 
     w0 + w1 log n + w2 log p + w3 s
 
-This bonus is added to the logit. It multiplies the odds by e^w0 n^w1 p^w2, and changes
-the coefficient of s from 1 to 1 + w3. The model was trained on the events in which the
-user took the item. So the logit of such an item says less about the next event than the
-logits of other items, and w3 is negative. The powers of count and recency follow
-Anderson, Kumar, Tomkins and Vassilvitskii, The Dynamics of Repeat Consumption, WWW
-2014. The weights w0 to w3 are fitted by a conditional logit model over all items
+This bonus is added to the logit. The bonus multiplies the odds of the item by e^w0 n^w1
+p^w2, and changes the coefficient of s from 1 to 1 + w3. The model was trained on the
+events in which the user took the item. So the logit of an item that the user took says
+less about the next event than the logits of other items. The fitted w3 is therefore
+negative. The powers of count and recency follow Anderson, Kumar, Tomkins and
+Vassilvitskii, The Dynamics of Repeat Consumption, WWW 2014. The weights w0 to w3 are
+fitted by a conditional logit model over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
 
 The linear part of a learner models which items occur together. Every item occurs
@@ -44,9 +45,9 @@ class Repeat(NamedTuple):
         policy: One of `POLICIES`.
         weights: The weights w0 to w3 for "model", None for the other policies. w0, w1
             and w2 have the unit of the scores, and w3 has no unit.
-        linear: For "model", the number of vector coordinates of the linear part, which
-            precede the last coordinate. Items taken before are scored without the
-            linear part.
+        linear: For "model", the number of coordinates of the linear part. These
+            coordinates precede the last coordinate of a vector. Items taken before are
+            scored without the linear part.
     """
 
     policy: str = "exclude"
@@ -57,7 +58,7 @@ class Repeat(NamedTuple):
     def of(cls, given: "str | Repeat | Mapping[str, Any]") -> "Repeat":
         """Makes a policy from its name or from the result of `_asdict`.
 
-        Older versions have only three weights; w3 is then 0.
+        Versions of earlier releases have only three weights; their w3 is 0.
 
         Raises:
             ValueError: The policy is unknown, or "model" does not have finite weights.

@@ -28,7 +28,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray, offsets: np.ndarray) -> "Taken":
-        """Counts the items of each user, given with repetition and in order of time."""
+        """Counts each user's items, which are listed with repetition by time."""
         owner = owners(offsets)
         key = owner * (int(rows.max(initial=0)) + 1) + rows
         _, back, counts = np.unique(key[::-1], return_index=True, return_counts=True)
@@ -54,7 +54,7 @@ class Taken(NamedTuple):
         return self.rows[inside], self.counts[inside]
 
     def select(self, users: np.ndarray) -> "Taken":
-        """The items of the given users, in their order; unknown users have no items.
+        """The items of `users`, in the same order; unknown users have no items.
 
         >>> Taken.of(np.array([7, 5]), np.array([0, 1, 2])).select([9, 1]).offsets
         array([0, 0, 1])
@@ -68,7 +68,7 @@ class Taken(NamedTuple):
         return Taken(self.rows[at], self.counts[at], ends)
 
     def renumbered(self, row: np.ndarray) -> "Taken":
-        """Renumbers items: `row[i]` is item i's new row; a negative row removes it.
+        """Renumbers items: `row[i]` is item i's new row; a negative value removes it.
 
         >>> taken = Taken.of(np.array([2, 0]), np.array([0, 2]))
         >>> taken.renumbered(np.array([-1, -1, 5])).rows.tolist()
@@ -82,14 +82,14 @@ class Taken(NamedTuple):
         )
 
     def with_repetition(self) -> Ragged:
-        """Returns rows and offsets with repetition; this is the inverse of `of`."""
+        """Inverse of `of`: returns (rows, offsets) of the items with repetition."""
         back = np.lexsort((-np.arange(len(self.rows)), owners(self.offsets)))
         times = np.append(0, np.cumsum(self.counts[back], dtype=np.int64))
         return np.repeat(self.rows[back], self.counts[back]), times[self.offsets]
 
 
 def owners(offsets: np.ndarray) -> np.ndarray:
-    """(P,) int64 number of the query that each entry belongs to.
+    """(P,) int64 index of the query to which each entry belongs.
 
     >>> owners(np.array([0, 2, 2, 3])).tolist()
     [0, 0, 2]

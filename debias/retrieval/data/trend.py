@@ -8,7 +8,7 @@ STRENGTH = 1000.0  # pseudo-events of the share in the whole log, for the latest
 
 
 def late_events(log: Interactions, count: int) -> Interactions:
-    """The `count` latest events, and all events at the time of the earliest of these.
+    """The `count` latest events, and all events that tie with the earliest of them.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u"] * 4, ["i", "j", "k", "l"], [1, 2, 2, 3])
@@ -24,22 +24,24 @@ def late_events(log: Interactions, count: int) -> Interactions:
 def trend(log: Interactions, share: float) -> np.ndarray:
     """(items,) float32 log ratio of the recent to the overall popularity of items.
 
-    Let q_i = (n_i + 1) / (N + I) be the share of item i in all N events over I items.
-    Let r_i be the number of events of item i among the R latest events. Then
+    Let n_i be the number of events of item i, and let q_i = (n_i + 1) / (N + I) be the
+    smoothed share of item i in all N events over I items. Let r_i be the number of
+    events of item i among the R latest events. Then
 
         t_i = log((r_i + m q_i) / (R + m)) - log(q_i),   m = `STRENGTH`
 
-    t_i is about 0 if the popularity of the item is constant, and positive if it rises.
-    The constant m limits the effect of a few events on t_i. A tower learns from the
-    whole log. Adding a multiple of t to its logits adapts the tower to the current
-    popularity of items. Adding t corrects a classifier for new class frequencies
-    (Saerens et al., Adjusting the Outputs of a Classifier to New a Priori
-    Probabilities, Neural Computation 2002).
+    t_i is about 0 if the popularity of item i is constant, and positive if the
+    popularity rises. The constant m limits the effect of a few events on t_i. A tower
+    learns from the whole log. Adding a multiple of t to the logits of the tower adapts
+    the tower to the current popularity of items. Adding t corrects a classifier for new
+    class frequencies (Saerens et al., Adjusting the Outputs of a Classifier to New a
+    Priori Probabilities, Neural Computation 2002).
 
     Args:
         log: Events of users and items.
         share: Share of the events that count as latest, above 0 and at most 1. Events
-            at the same time as the earliest of them also count as latest.
+            with the same time as the earliest of the latest events also count as
+            latest.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> item = np.repeat(["old", "new", "old"], [3000, 2000, 1000])

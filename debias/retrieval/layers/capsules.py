@@ -57,8 +57,8 @@ def route(
         messages: (B, L, d).
         mask: (B, L), 0 at behaviours that send no message, such as padding.
         logits: (K, L) or (B, K, L).
-        count: (B,) int, number of interests of each row. The remaining vectors of the
-            row are zero.
+        count: (B,) int, number of interests of each row. The vectors of a row beyond
+            its number of interests are zero.
         iterations: At least 1.
 
     Returns:
@@ -91,9 +91,9 @@ def label_aware(interests: Tensor, label: Tensor, live: Tensor, power: float) ->
     """Label-aware user vector: sum_k softmax_k((u_k . v)^p) u_k.
 
     The power keeps the sign of a negative product, so it never changes the order of the
-    products. In the article's formula, an even p would change this order. The result is
-    the mean of the interests if p = 0, and the interest nearest to the label if p is
-    infinite.
+    products. In the article's formula, an even p would change the order of the
+    products. The result is the mean of the interests if p = 0, and the interest nearest
+    to the label if p is infinite.
 
     Args:
         interests: (B, K, d).

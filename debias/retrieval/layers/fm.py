@@ -10,8 +10,8 @@ def fm_sum(fields: Tensor) -> Tensor:
 
     The inner product of a user's sum and an item's sum equals the sum of all inner
     products between a user field and an item field. A factorisation machine also has
-    pairs of two user fields and of two item fields. They are omitted, because such a
-    pair does not depend on both the user and the item.
+    pairs of two user fields and of two item fields. The tower omits pairs within one
+    side, because such pairs do not depend on both the user and the item.
 
     Source: Rendle, Factorization Machines, ICDM 2010.
 

@@ -19,8 +19,8 @@ from debias.types import Tensor
 def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
     """Weighted sum of vectors: sum_a decay^a v_a over the ages a = 0, 1, ...
 
-    The latest item has age 0, and so the largest weight. The sum is not normalised, so
-    longer histories have more influence.
+    The latest item has age 0, and therefore the largest weight. The sum is not
+    normalised, so longer histories have more influence.
 
     Shapes: (..., L, d) and (..., L) to (..., d).
 
@@ -34,7 +34,7 @@ def recency_sum(vectors: Tensor, mask: Tensor, decay: float = 0.9) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class TransformerHistory(keras.layers.Layer):
-    """Self-attention over a history. The output is the vector at the most recent item.
+    """Self-attention over a history, which returns the output at the latest item.
 
     The input is the sum of item vectors and age vectors. Each block has pre-normalised
     attention and a feed-forward layer of the same width. Padding is masked.

@@ -19,8 +19,9 @@ MASKED = -1e9
 def correct(scores: Tensor, log_q: Tensor) -> Tensor:
     """Subtracts log q_c from the score of each column c, including the positive.
 
-    The scores must already be divided by the temperature; log q is not divided by it.
-    Since log q is negative, all scores rise, and the scores of rare items rise most.
+    The scores must already be divided by the temperature; log q is not divided by the
+    temperature. Since log q is negative, all scores rise, and the scores of rare items
+    rise most.
 
     Source: Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
     Recommendations, RecSys 2019; Bengio and Senecal, IEEE TNN 2008.
@@ -42,7 +43,7 @@ def mask_columns(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def accidental_hits(candidate: Tensor, positive: Tensor) -> Tensor:
-    """(B, C) bool, marks other columns with the same item as the positive of the row.
+    """(B, C) bool, marks further columns that contain the item of the row's positive.
 
     Args:
         candidate: (C,) or (B, C) id codes.
@@ -67,19 +68,19 @@ class StreamingFrequency(keras.layers.Layer):
     """Streaming estimates of sampling probabilities in fixed memory.
 
     Samples are numbered across batches. Suppose that an item has slot h and occurs c
-    times in a batch, the last time as sample t. Each of the `hashes` arrays is updated
-    by
+    times in a batch, the last time as sample t. Each of the `hashes` pairs of arrays A
+    and B is updated by
 
         gap = (t - A[h]) / c,   B[h] <- (1 - a)^c B[h] + (1 - (1 - a)^c) gap,
         A[h] <- t
 
     The estimate is p = 1 / B[h], from the array with the largest B[h]. Items that share
     a slot look more frequent, so an array without a collision has the largest B[h]. For
-    c = 1, this is algorithm 2 of Yi et al. with a clock that counts samples instead of
-    batches. If the clock counted batches, an item in every batch would have probability
-    1, however often it occurs in a batch. After n updates of a slot, its B is divided
-    by 1 - (1 - a)^n to correct the bias of early estimates. An unseen item has p = 1 /
-    t after t samples.
+    c = 1, the update is algorithm 2 of Yi et al. with a clock that counts samples
+    instead of batches. If the clock counted batches, an item in every batch would have
+    probability 1, however often it occurs in a batch. After n updates of a slot h, B[h]
+    is divided by 1 - (1 - a)^n to correct the bias of early estimates. An unseen item
+    has p = 1 / t after t samples.
 
     An update costs O(size) per batch. The layer is not trained; only `update` changes
     it.
@@ -91,7 +92,8 @@ class StreamingFrequency(keras.layers.Layer):
         size: Number of slots per array.
         hashes: Number of arrays. A single array whose `size` exceeds every id code has
             no collisions.
-        alpha: a in (0, 1). The estimate's relative standard error is near sqrt(a / 2).
+        alpha: a, the step size of the updates, in (0, 1). The estimate's relative
+            standard error is near sqrt(a / 2).
 
     >>> frequency = StreamingFrequency(size=10, alpha=0.1)
     >>> for _ in range(40):
@@ -138,7 +140,7 @@ class StreamingFrequency(keras.layers.Layer):
         return ops.cast(mixed % ops.cast(self.size, "uint32"), "int32")
 
     def update(self, ids: Tensor) -> None:
-        """Updates the estimates by a batch of id codes (n,), in sampling order."""
+        """Updates the estimates with a batch of id codes (n,), in sampling order."""
         ids = ops.cast(ids, "int32")
         n = ops.shape(ids)[0]
         number = self.clock + 1 + ops.arange(n, dtype="int32")

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation network: weights of fields that depend on the input."""
+"""Squeeze-and-excitation network, which weights fields depending on the input."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from debias.types import Tensor
 class SENet(keras.layers.Layer):
     """Multiplies each field i by a weight s_i that depends on all fields.
 
-    The squeeze z_i is the mean of the vector v_i of field i. The excitation is s =
-    act(W2 relu(W1 z + b1) + b2), through a bottleneck of size max(1, F // reduction).
-    The output is s_i v_i. Initially, b2 is 1 and W2 is small. So a new layer hardly
-    changes its fields, and no weight s_i is 0.
+    The squeeze z_i is the mean of the entries of v_i, the vector of field i. The
+    excitation is s = act(W2 relu(W1 z + b1) + b2), through a bottleneck of size max(1,
+    F // reduction). The output of field i is s_i v_i. Initially, b2 is 1 and W2 is
+    small. So a new layer hardly changes its fields, and no weight s_i is 0.
 
     Source: Huang et al., FiBiNET, RecSys 2019; Hu et al., Squeeze-and-Excitation
     Networks, CVPR 2018.

@@ -62,13 +62,13 @@ class FeatureViews(keras.layers.Layer):
     """Draws two views of a batch of item features.
 
     "mask" hides each field of each row with probability `chance`, independently in each
-    view. "dropout" hides each value of a multi-valued field with the same probability.
+    view. "dropout" hides each value of a multi-valued field with probability `chance`.
     "complementary" puts a random half of the fields into one view and the remaining
-    fields into the other view. All rows of a batch have the same halves. "correlated"
+    fields into the other view. All rows of a batch use the same halves. "correlated"
     draws a random field and its floor(F / 2) nearest fields by `relation`. One view has
-    only these fields, and the other view has only the remaining fields. Hidden features
-    get code 0 (missing) or the number 0. Several transforms are applied one after
-    another.
+    only the drawn fields, and the other view has only the remaining fields. Hidden
+    features get code 0 (missing) or the number 0. Several transforms are applied one
+    after another.
 
     Args:
         schema: Schema of the items, from `FeatureTable.schema`.
@@ -126,7 +126,7 @@ class FeatureViews(keras.layers.Layer):
         self.built = True
 
     def _keep(self, transform: str, rows: Any) -> tuple[Tensor, Tensor]:
-        """Fields kept in each view, (n or 1, F) bool."""
+        """(n or 1, F) bool, the fields that each view keeps."""
         fields = len(self.schema)
 
         def draw(*shape: Any) -> Tensor:

@@ -178,18 +178,18 @@ class DAT(RetrievalModel):
     """Dual augmented two-tower model (DAT) with mimic and alignment losses.
 
     Each tower has an augmented vector as an additional input. In positive pairs, this
-    vector learns to imitate the output of the other tower. So information about the
-    other tower enters each tower early. The alignment loss makes the covariances of
-    item vectors similar in all categories, so that rare categories benefit from the
-    major category. The article uses the loss "pointwise" with random negatives. The
-    default weights of the losses are from the article.
+    vector learns to imitate the output of the other tower. So each tower gets
+    information about the other tower as an input. The alignment loss makes the
+    covariances of item vectors similar in all categories, so that rare categories
+    benefit from the major category. The article uses the loss "pointwise" with random
+    negatives. The default weights of the losses are from the article.
 
     Args:
-        users, items: Schemas, which must have "id".
+        users, items: Schemas of users and items, which must have "id".
         category: Categorical item feature for the alignment loss.
         dim: Size of all vectors.
-        hidden: Sizes of the hidden layers of both towers. The article uses 256 and 128
-            units, and an output of 32.
+        hidden: Sizes of the hidden layers of both towers. The article uses hidden
+            layers of 256 and 128 units, and output vectors of size 32.
         history, length: See `dssm`. The article's model reads no history.
         mimic: Weight of each mimic loss.
         alignment: Weight of the alignment loss.

@@ -1,4 +1,4 @@
-"""Encoders: map features, and a user's history, to a vector."""
+"""Encoders, which map features and optionally a user's history to a vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,11 +60,11 @@ def table_of_history(
     scale: float,
     seed: int | None,
 ) -> RowEmbedding:
-    """The shared embedding table for histories, or else a new table.
+    """The shared embedding table for histories, or a new table if `shared` is None.
 
     Raises:
-        ValueError: The shared table and "size" are both missing, or the table has
-            another dimension.
+        ValueError: The shared table and "size" are both missing, or the shared table
+            does not have dimension `dim`.
     """
     if shared is not None:
         if shared.dim != dim:
@@ -83,7 +83,7 @@ def table_of_history(
 
 
 def history_of(features: Mapping[str, Tensor]) -> Tensor:
-    """The entry "history" of `features`; raises ValueError if it is missing."""
+    """The entry "history" of `features`; raises ValueError if the entry is missing."""
     if HISTORY not in features:
         raise ValueError(
             f"features must hold {HISTORY!r}, (B, L) id codes, got {list(features)}"
@@ -122,13 +122,14 @@ class Encoder(keras.layers.Layer):
         hidden: Sizes of the hidden layers.
         embedding: Dimension of a field. If None, it is `dim`.
         history: Keyword arguments of `debias.retrieval.layers.history.History`. If
-            None, the encoder reads no history. For a separate table, also give "size",
-            the number of item id codes, and optionally "compress" and "rows" of
+            None, the encoder reads no history. If `history_table` is None, also give
+            "size", the number of item id codes, and optionally "compress" and "rows" of
             `RowEmbedding`. The encoder reads (B, L) id codes from the entry "history"
             of the features.
-        history_table: Embedding table for the items of a history, instead of a separate
-            table. Pass the `id_table` of the item encoder to share it.
-        extra_fields: Number of fields that a caller adds, 0 or 1.
+        history_table: Shared embedding table for the items of a history, such as the
+            `id_table` of the item encoder. If None, the encoder makes a separate table.
+        extra_fields: Number of additional fields that the caller passes as `extra`, 0
+            or 1.
         normalize: Whether the vector has length 1, so that inner products are cosines.
         unknown_rate: See `FeatureEmbedding`.
         dropout: Dropout rate of the tower or, with "fm", of the entries of the fields.
@@ -138,11 +139,12 @@ class Encoder(keras.layers.Layer):
 
     Call arguments:
         features: Dict from `FeatureTable.take`, with "history" if the encoder reads a
-            history. `extra` is an additional field (..., d), if `extra_fields` is 1.
+            history. If `extra_fields` is 1, `extra` is an additional field (..., d).
 
     Returns:
         (..., dim) vectors, normalised if `normalize` is true. An exported encoder
-        returns the same vectors as in training, except for dropout and `unknown_rate`.
+        returns the same vectors as in training, but applies neither dropout nor
+        `unknown_rate`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> past = {"kind": "mean", "length": 3, "size": 7}
@@ -308,10 +310,10 @@ def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str
 
 
 def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
-    """Makes a separate model of an encoder, from a dict of features to vectors.
+    """Makes a Keras model of an encoder, which maps a dict of features to vectors.
 
     The model shares the weights of `encoder` and returns the same vectors as in
-    training. Save or export it like any Keras model.
+    training. Save or export the model like any Keras model.
 
     >>> encoder = Encoder({"id": {"kind": "categorical", "size": 9}}, 4)
     >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)
@@ -326,7 +328,7 @@ def encode(
     features: Mapping[str, np.ndarray],
     block: int = 4096,
 ) -> np.ndarray:
-    """Encodes many rows in blocks, from NumPy arrays to a NumPy array.
+    """Encodes many rows in blocks; maps NumPy arrays to a NumPy array.
 
     Args:
         encoder: The encoder of users or items, or a model from `tower`.

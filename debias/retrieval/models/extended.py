@@ -24,10 +24,11 @@ class Extra(NamedTuple):
 
     Attributes:
         items: (codes, r + 1) float32 coordinates of items by id code. The last
-            coordinate is the item prior. Codes beyond the table have zeros.
+            coordinate is the item prior. The coordinates of id codes beyond the table
+            are zero.
         past: (codes, r) float32 contribution of each item of a history to the user's
             coordinates.
-        decay: Factor by which the weight of an item falls per step of age, above 0 and
+        decay: Factor that multiplies the weight of an item per step of age, above 0 and
             at most 1.
     """
 
@@ -36,7 +37,7 @@ class Extra(NamedTuple):
     decay: float
 
     def grown(self, prior: np.ndarray) -> "Extra":
-        """A copy with rows for new items, which only have the `prior` (items,)."""
+        """A copy with rows for new items, which only have a `prior` (items,)."""
         new = FIRST + len(prior) - len(self.items)
         if new <= 0:
             return self
@@ -57,8 +58,8 @@ def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
 def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
     """Appends `past` (B, r), and 1 for the item prior, to user vectors (..., d).
 
-    If users have several vectors, (B, K, d), a zero vector after the first stays zero,
-    because it means that the user lacks this interest.
+    If users have several vectors, (B, K, d), a zero vector marks a missing interest. So
+    zero vectors stay zero, except for the first vector of a user.
 
     >>> ops.convert_to_numpy(with_past(np.array([[[2.0], [3.0], [0.0]]]))).tolist()
     [[[2.0, 1.0], [3.0, 1.0], [0.0, 0.0]]]
@@ -82,8 +83,8 @@ class ExtendedUser(keras.layers.Layer):
 
     Args:
         encoder: User encoder, which may read a shorter history than the `Extra`.
-        codes, rank: Shape of `Extra.past`. If the rank is 0, only the 1 for the item
-            prior is appended.
+        codes, rank: Shape of `Extra.past`. If the rank is 0, the only appended
+            coordinate is the 1 for the item prior.
         decay: The `decay` of the `Extra`.
     """
 

@@ -137,8 +137,9 @@ class MIND(RetrievalModel):
 
     In training, `label_aware` attention combines the interests into one user vector,
     with the positive as the label. This vector scores all candidates. In serving, the
-    score of a candidate is its largest inner product with an interest. Searching once
-    per interest and merging by the maximum gives the same result.
+    score of a candidate is its largest inner product with an interest. An index gives
+    the same scores if it is searched once per interest and the results are merged by
+    maximum.
 
     Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
     Tmall, CIKM 2019.
@@ -153,8 +154,8 @@ class MIND(RetrievalModel):
             the user's features.
         item_features: Whether the item tower also reads the features other than the id.
         share_items: Whether the history uses the id embedding table of the item tower.
-        normalize, normalize_users: Whether item vectors and user vectors, respectively,
-            have length 1.
+        normalize, normalize_users: Whether item vectors (`normalize`) and user vectors
+            (`normalize_users`) have length 1.
         temperature, **kwargs: See `TwoTower`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}

@@ -25,8 +25,8 @@ class PairRelevance(keras.layers.Layer):
     stores the feature tables as fixed weights, and looks up features by row.
 
     Some models have losses on positive pairs (`pair_losses`), such as the mimic and
-    alignment losses of DAT. In training, these losses weight each shown pair by its
-    relevance sigmoid(score), without a gradient of the weight. The article of DAT
+    alignment losses of DAT. In training, the pair losses weight each shown pair by its
+    relevance sigmoid(score), without a gradient through the weight. The DAT article
     weights pairs by clicks, which are biased.
 
     Args:

@@ -44,7 +44,7 @@ class RetrievalModel(SteppingModel):
     Returns:
         (B, C + S) scores. For a packed batch, the result is (B, 2): the score of the
         positive, and the log-sum-exp of all negatives. The softmax loss needs only
-        these two numbers, which are always corrected and masked.
+        these two scores, which are corrected and masked even if `training` is false.
     """
 
     user: Any
@@ -67,7 +67,7 @@ class RetrievalModel(SteppingModel):
         self.frequency, self.views = frequency, views
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
-        """Compiles the model; defaults: row-wise Adam and softmax loss, without XLA.
+        """Compiles the model; the defaults are row-wise Adam, softmax loss and no XLA.
 
         XLA would make the gradients of embedding tables dense, but Keras may enable it
         automatically. Under the policy mixed_float16, the loss is scaled by
@@ -81,7 +81,7 @@ class RetrievalModel(SteppingModel):
         super().compile(optimizer, RetrievalLoss() if loss is None else loss, **kwargs)
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Fits like `keras.Model.fit`, but keeps the order of `Batches`.
+        """Trains like `keras.Model.fit`, but does not shuffle `Batches` again.
 
         TensorFlow gets the batches in chunks. If `compile` got `steps_per_execution`
         above 1, a chunk has the batches of one execution, all in memory at once.
@@ -164,7 +164,7 @@ class RetrievalModel(SteppingModel):
             users, items: (B, d) vectors of users and items.
             weight: (B,) weight of each pair, between 0 and 1. If None, all weights are
                 1.
-            scale: Factor that multiplies the losses.
+            scale: Factor that multiplies all auxiliary losses.
         """
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
@@ -206,8 +206,8 @@ class RetrievalModel(SteppingModel):
     def _packed(self, batch: Mapping[str, Any], training: bool) -> Tensor:
         """(B, 2): corrected score of the positive, and log-sum-exp of the negatives.
 
-        A negative that occurs c times counts c times, so its score is s - log q + log
-        c.
+        A negative with score s that occurs c times counts c times, so its corrected
+        score is s - log q + log c.
         """
         if self.frequency is not None:
             raise ValueError(
@@ -296,10 +296,10 @@ class TwoTower(RetrievalModel):
     """A user encoder, an item encoder, and their inner product.
 
     Args:
-        user, item: Encoders, which are layers from a dict of features to vectors. Both
-            encoders have vectors of the same size. To share the table of item ids, make
-            the item encoder first and pass its `id_table` to the user encoder as
-            `history_table`.
+        user, item: Encoders, which are layers that map a dict of features to vectors.
+            Both encoders return vectors of the same size. To share the table of item
+            ids, make the item encoder first and pass its `id_table` to the user encoder
+            as `history_table`.
         temperature: Divisor of the scores. Good values are about .1 for cosines, and
             about .3 if the length of user vectors is free.
         frequency: Layer that estimates log q from the stream of batches. If None, the
@@ -308,11 +308,12 @@ class TwoTower(RetrievalModel):
             self-supervision.
         self_weight: Weight of the self-supervision loss.
         worth: Worth of each target (kind of event), in the order of the log's targets.
-            The vectors then consist of parts of equal size, with one part per target.
-            An event of target t trains only part t of the vectors, and the shared
-            layers below. `item_vectors` multiplies each part by the worth of its
-            target. So an inner product is the sum over t of w_t <u_t, v_t>. If `worth`
-            is empty, all events are of one kind.
+            With `worth`, the vectors consist of parts of equal size, one part per
+            target. An event of target t trains only part t of the vectors, and the
+            layers that all targets share. `item_vectors` multiplies each part by the
+            worth of its target. So an inner product is the sum of w_t <u_t, v_t> over
+            the targets t, where w_t is the worth of target t. If `worth` is empty, all
+            events are of one kind.
         **kwargs: Arguments of `keras.Model`.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
@@ -344,7 +345,7 @@ class TwoTower(RetrievalModel):
     def item_vectors(
         self, features: Mapping[str, np.ndarray], block: int = 4096
     ) -> np.ndarray:
-        """Item vectors (n, dim); each target's part is multiplied by its worth."""
+        """Item vectors (n, dim); each part is multiplied by the worth of its target."""
         vectors = super().item_vectors(features, block)
         if not self.worth:
             return vectors
@@ -422,14 +423,14 @@ def _sides(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _with_compress(
     users: Schema, items: Schema, options: Mapping[str, Any]
 ) -> tuple[Schema, Schema, dict[str, Any]]:
-    """Applies the options `compress` and `rows` to the schemas; returns the rest."""
+    """Applies `compress` and `rows` to the schemas; also returns the other options."""
     rest = dict(options)
     how, rows = rest.pop("compress", None), rest.pop("rows", None)
     return compressed(users, how, rows), compressed(items, how, rows), rest
 
 
 def _past(kind: str, length: int, items: Schema) -> dict[str, Any]:
-    """Arguments of a history whose embedding table is like the item id table."""
+    """Arguments of a history with an embedding table as large as the item id table."""
     table = {k: v for k, v in items["id"].items() if k != "kind"}
     return {"kind": kind, "length": length, **table}
 
@@ -457,11 +458,11 @@ def dssm(
             history.
         length: Length of the longest history.
         **options: Further arguments of `Encoder`, for both towers. If `normalize_users`
-            is true, user vectors have length 1, like item vectors. By default, their
-            length is free and expresses how specific a user's taste is. `compress` and
-            `rows` of `debias.layers.embedding.RowEmbedding` apply to all id tables.
-            `frequency`, `views`, `self_weight` and `worth` are arguments of `TwoTower`.
-            With `worth`, `dim` is the total size of all parts.
+            is true, user vectors have length 1, like item vectors. By default, the
+            length of user vectors is free and expresses how specific a user's taste is.
+            `compress` and `rows` of `debias.layers.embedding.RowEmbedding` apply to all
+            id tables. `frequency`, `views`, `self_weight` and `worth` are arguments of
+            `TwoTower`. With `worth`, `dim` is the total size of all parts.
 
     >>> schema = {"id": {"kind": "categorical", "size": 9}}
     >>> dssm(schema, schema, history=None).user.combine

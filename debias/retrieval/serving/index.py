@@ -1,12 +1,12 @@
 """Searches for the items with the largest inner products with a user's vectors.
 
-`exact` compares all items. A `Searcher` finds likely rows much faster. `hnsw`, `ivf`
-and `pq` use Faiss. With extras, `annoy` uses Annoy, and
-`debias.retrieval.serving.milvus` uses Milvus. An `Index` combines all vectors, a
-searcher, and the rows that changed since the searcher was built. The index computes the
-exact scores of the rows that the searcher finds, and removes rows that a filter
-excludes. If too few rows remain, the index compares all items. So an answer has too few
-items only if the filter allows too few.
+`exact` compares all items. A `Searcher` is much faster than `exact`, but its result is
+approximate. `hnsw`, `ivf` and `pq` use Faiss. `annoy` uses Annoy, and
+`debias.retrieval.serving.milvus` uses Milvus; each needs the extra of the same name. An
+`Index` combines all vectors, a searcher, and the rows that changed since the searcher
+was built. The index computes the exact scores of the rows that the searcher finds, and
+removes rows that a filter excludes. If too few rows remain, the index compares all
+items. So an answer has fewer than k items only if the filter allows fewer than k items.
 """
 
 import importlib
@@ -23,14 +23,14 @@ import numpy as np
 
 from debias.retrieval.training.evaluation import best, dot_scores
 
-EXACT = 20_000  # up to so many rows are compared exhaustively, in about a millisecond
+EXACT = 20_000  # most rows that are compared exhaustively, in about a millisecond
 DEEPEST = 4_096  # most rows requested from a searcher
 SPARE = 1.25  # safety factor of the rows requested for a filtered search
 PIECE = 1 << 16  # vectors processed at a time
 RECALL = 0.95  # required recall of a searcher
-DOUBLINGS = 3  # doublings of the effort of a searcher with less
-SAMPLE = 200  # queries that measure it
-ALIKE = 0.01  # share of duplicate vectors, from which each is stored once
+DOUBLINGS = 3  # most doublings of the effort of a searcher with too low a recall
+SAMPLE = 200  # queries that measure the recall
+ALIKE = 0.01  # share of duplicates from which each distinct vector is stored once
 
 Rows = np.ndarray
 Progress = Callable[[float], None]
@@ -40,9 +40,9 @@ def exact(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[Rows, np.nd
     """The k rows with the largest inner products, by exhaustive search.
 
     Args:
-        queries: (Q, d), or (Q, K, d) for several vectors per query. The score of an
-            item is then its largest product with these vectors, see
-            `debias.retrieval.training.evaluation.dot_scores`.
+        queries: (Q, d), or (Q, K, d) for several vectors per query. With several
+            vectors, the score of an item is its largest inner product with a vector of
+            the query, see `debias.retrieval.training.evaluation.dot_scores`.
         vectors: (N, d).
         k: At least 1.
 
@@ -233,7 +233,7 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
 
 
 def distinct(vectors: np.ndarray) -> tuple[Rows, Rows]:
-    """The first row of each distinct vector, and the distinct vector of each row.
+    """First row of each distinct vector, and index of each row's distinct vector.
 
     >>> first, place = distinct(np.array([[1, 2], [3, 4], [1, 2]], "float32"))
     >>> first.tolist(), place.tolist()
@@ -271,9 +271,10 @@ class Asked(NamedTuple):
 
     Attributes:
         queries: (Q, d) or (Q, K, d) user vectors. If None, the queries are `SAMPLE`
-            evenly spaced items.
+            evenly spaced item vectors.
         k: Number of best items to compare with the exact result.
-        recall: Required share of the exact k best items.
+        recall: Required recall: the share of the exact k best items that the searcher
+            finds.
     """
 
     queries: np.ndarray | None = None
@@ -281,7 +282,7 @@ class Asked(NamedTuple):
     recall: float = RECALL
 
     def measure(self, searcher: Searcher, vectors: np.ndarray) -> float:
-        """Measures the recall with at most `SAMPLE` single vectors."""
+        """Measures the recall with at most `SAMPLE` query vectors."""
         queries = vectors if self.queries is None else self.queries
         single = np.asarray(queries, np.float32).reshape(-1, vectors.shape[1])
         single = single[single.any(axis=1)]
@@ -291,7 +292,7 @@ class Asked(NamedTuple):
         return found_share(searcher, vectors, single, min(self.k, len(vectors)))
 
     def meet(self, searcher: Faiss, vectors: np.ndarray, share: float) -> Faiss:
-        """Doubles the effort of a searcher while its recall is too low but rises."""
+        """Doubles a searcher's effort while its recall is too low and still rises."""
         effort, first = searcher.effort, share
         for _ in range(DOUBLINGS):
             if share >= self.recall:
@@ -335,9 +336,9 @@ def hnsw(
 ) -> Faiss:
     """Builds an HNSW graph with Faiss: fast, with high recall, but much memory.
 
-    Vectors of unequal length can be linked by their distance as `lifted` vectors, or by
-    their inner product. The vectors determine which graph has the higher recall. If
-    lengths vary at random, the graph by distance has a recall of only a third. If
+    A graph can link vectors of unequal length by the distance of the `lifted` vectors,
+    or by the inner product. Which graph has the higher recall depends on the vectors.
+    If lengths vary at random, the graph by distance has a recall of only a third. If
     vectors form clusters, the graph by inner product has the lower recall. The graph by
     distance is built first. The graph by inner product is built if the recall of the
     first graph is too low. Equal vectors share one node of the graph, because separate
@@ -391,13 +392,13 @@ def ivf(
     probes: int = 64,
     asked: Asked = ASKED,
 ) -> Faiss:
-    """Builds inverted lists around centroids with Faiss, which is fast.
+    """Builds inverted lists around centroids with Faiss; building is fast.
 
     Args:
         vectors, progress, asked: See `hnsw`.
-        lists: Number of centroids. If None, it is 4 sqrt(N).
-        probes: Number of lists to search. If the recall is too low, this number is
-            doubled like the effort of `hnsw`.
+        lists: Number of centroids. If None, there are 4 sqrt(N) centroids.
+        probes: Number of lists to search. If the recall is too low, the number of lists
+            is doubled like the effort of `hnsw`.
     """
     return _lists(vectors, progress, lists, probes, asked)
 
@@ -417,7 +418,8 @@ def pq(
 
     Args:
         vectors, progress, lists, probes, asked: See `ivf`.
-        parts: Bytes per vector. If None, there is one byte for every two entries.
+        parts: Bytes per vector. If None, a vector has one byte for every two of its
+            entries.
     """
     if len(vectors) < 256:
         raise ValueError(f"pq needs at least 256 vectors, got {len(vectors)}")
@@ -456,8 +458,8 @@ def annoy(
 
     Args:
         vectors: See `hnsw`.
-        progress: See `hnsw`. The share covers only the insertion of vectors, not the
-            construction of the trees.
+        progress: See `hnsw`. The reported share covers only the insertion of vectors,
+            not the construction of the trees.
         trees: Number of trees.
         seed: Random seed of the splits in the trees.
     """
@@ -497,7 +499,8 @@ class Index:
     Attributes:
         vectors: (N, d) float32.
         searcher: The searcher. If None, searches are exhaustive.
-        fresh: (F,) increasing rows whose vectors changed after the searcher was built.
+        fresh: (F,) rows, in increasing order, whose vectors changed after the searcher
+            was built.
         report: Measurements that `build` made, before any `upsert`.
 
     Raises:
@@ -553,9 +556,9 @@ class Index:
         """Finds the best rows for one user.
 
         Args:
-            query: (d,) user vector, or (K, d) for several vectors. The score of an item
-                is then its largest product with these vectors; zero vectors are
-                ignored.
+            query: (d,) user vector, or (K, d) for several vectors. With several
+                vectors, the score of an item is its largest inner product with a
+                nonzero query vector.
             k: At least 1.
             seen: Rows to exclude from the answer.
             allowed: (N,) bool, rows to choose from. If None, all rows are allowed.
@@ -588,7 +591,7 @@ class Index:
     def _likely(
         self, query: np.ndarray, k: int, seen: Rows, allowed: np.ndarray | None
     ) -> Rows | None:
-        """Ascending rows that contain the answer; None if all rows must be compared."""
+        """Ascending rows that include the answer; None if all rows must be compared."""
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if self.searcher is None or passing <= EXACT:
             return None
@@ -617,7 +620,7 @@ class Index:
         """Returns a new index, in which `rows` are replaced or added.
 
         The searcher is not rebuilt, so every search also computes the products with all
-        these rows. Call `build` again when there are many such rows.
+        changed rows. Call `build` again when many rows have changed.
 
         Args:
             rows: (n,) distinct rows; rows past the end must be consecutive.
@@ -668,11 +671,12 @@ def build(
         how: `hnsw`, `ivf`, `pq`, `annoy`, or a `functools.partial` of one of these
             functions. If None, searches are exhaustive.
         queries: (Q, d) or (Q, K, d) user vectors for the measurement. If None, the
-            queries are 200 evenly spaced items, whose recall may differ from the recall
-            of users.
+            queries are 200 evenly spaced item vectors. The recall for item vectors may
+            differ from the recall for user vectors.
         k: Number of best items to compare with the exact result.
         progress: Function that is called with the share built so far.
-        recall: Required share of the exact k best items.
+        recall: Required recall: the share of the exact k best items that the searcher
+            finds.
 
     Raises:
         ValueError: A vector is not finite. The message names the row of the item.
@@ -710,13 +714,13 @@ def measured(
     """Measures recall against `exact`, and the time of single searches.
 
     An item counts as found if its score equals the score of one of the exact k best
-    items, up to rounding. So ties do not matter.
+    items, up to rounding. So ties do not affect the recall.
 
     Args:
         index, queries, k: See `build`.
-        seconds: Build time, for the report.
-        clock: Clock in seconds. `time.thread_time` is not disturbed by a busy machine,
-            but does not count threads that a searcher starts.
+        seconds: Build time in seconds, which the report repeats.
+        clock: Clock in seconds. With `time.thread_time`, other processes do not affect
+            the measurement, but threads that a searcher starts are not counted.
     """
     _, truth = exact(queries, index.vectors, k)
     shares, times = [], []

@@ -25,9 +25,9 @@ class Answer(NamedTuple):
 
     Attributes:
         items: Raw ids, best first.
-        scores: Inner product of each item with the user vector, or its largest inner
-            product with several user vectors. If repeats are modelled, scores include
-            the bonus.
+        scores: Inner product of each item with the user vector; with several user
+            vectors, the largest inner product. With the policy "model", scores include
+            the bonus for items taken before.
         known: Whether the version knows the user's id.
         passed_over: Ids in the history that are not in the catalogue.
     """
@@ -65,19 +65,20 @@ def retrieve(
 
     Args:
         version: Version from `debias.retrieval.serving.versions.load`.
-        user: Raw features, including "id" if the user has an id. If the id is known,
-            absent features are looked up in the version. If the id is unknown, absent
-            features are missing. Unseen values are out of vocabulary. The version's
-            `stranger` vector is used if the user has no known id, no history in the
-            catalogue, and no feature.
+        user: Raw features of the user, including "id" if the user has an id. If the id
+            is known, absent features are looked up in the version. If the id is
+            unknown, absent features get the code for missing values. Unseen values get
+            the out-of-vocabulary code. The version's `stranger` vector is used if the
+            user has no known id, no history in the catalogue, and no feature.
         history: Raw ids of the user's latest items, most recent first. Ids outside the
             catalogue are skipped. If None, the published history of a known user is
             used.
-        k: Number of items, at least 1. If fewer items are allowed, all of them are
-            returned.
+        k: Number of items, at least 1. If fewer than k items are allowed, all allowed
+            items are returned.
         repeat: Policy for items that the user took: "exclude", "allow" or, if the
-            version has weights, "model". These items are in `history` or, for a known
-            user, in the version. If None, the policy of the version is used.
+            version has weights for the bonus, "model". The items that a user took are
+            in `history` or, for a known user, in the version. If None, the policy of
+            the version is used.
         where: Filter, a dict from item feature to condition. A condition is a required
             value or a list of allowed values. The condition of a numeric feature is
             [smallest, largest], where None means no limit. An item must meet all

@@ -1,10 +1,10 @@
 """Storage of versions and training states, on disk or in an object store.
 
-Both kinds of storage have the file CURRENT and numbered folders, such as
-`versions/000007`, where "versions" is the kind of the folder. A new folder appears
+Each storage contains the file CURRENT and numbered folders, such as `versions/000007`.
+The first part of this path, "versions", is the kind of the folder. A new folder appears
 atomically. In an object store, the files of a folder are uploaded one by one, with the
-manifest last, and CURRENT is changed by a single write. To be read, the files of a
-store are first copied to the cache, `$DEBIAS_CACHE`, and their checksums are verified.
+manifest last, and CURRENT is changed by a single write. Before the files of a store are
+read, they are copied to the cache, `$DEBIAS_CACHE`, and verified by checksums.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ class Disk:
         return (self.root / key).read_bytes()
 
     def stamp(self) -> tuple[object, ...] | None:
-        """A value that changes with every write of CURRENT; None if it is absent."""
+        """A value that changes when CURRENT is written; None if CURRENT is absent."""
         try:
             found = os.stat(self.root / "CURRENT")
         except OSError:
@@ -58,7 +58,7 @@ class Disk:
         return _numbers(path.name for path in self.root.glob(f"{kind}/*"))
 
     def complete(self, kind: str) -> list[str]:
-        """Names of the complete folders of a kind, which are all folders on disk."""
+        """Names of the complete folders of a kind; on disk, these are all folders."""
         return self.folders(kind)
 
     def folder(self, key: str) -> Path:
@@ -87,7 +87,7 @@ class Disk:
         _sync(self.root)
 
     def remember(self, name: str) -> None:
-        """Records the current version in the copies of a store, but not on disk."""
+        """Does nothing on disk; a `Store` records the current version in its copies."""
 
     def drop(self, key: str) -> None:
         path = self.root / key
@@ -96,7 +96,7 @@ class Disk:
         shutil.rmtree(hidden)
 
     def tidy(self, kind: str) -> None:
-        """Removes files that a killed process left."""
+        """Removes files that a killed process left behind."""
         for part in (*self.root.glob(".*.part"), *self.root.glob(f"{kind}/.*.part")):
             if part.is_dir():
                 shutil.rmtree(part)
@@ -105,7 +105,7 @@ class Disk:
 
 
 class Store:
-    """Storage in an object store, whose files are copied to disk to be read.
+    """Storage in an object store; files are copied to disk before they are read.
 
     Attributes:
         root: Folder in the store.
@@ -139,7 +139,7 @@ class Store:
         return _numbers(each.parts[-2] for each in found if each.name == MANIFEST)
 
     def folder(self, key: str) -> Path:
-        """Path of a complete copy on disk; an earlier copy is verified.
+        """Path of a complete copy on disk; an existing copy is verified first.
 
         Raises:
             OSError: The store cannot be reached or refuses access, or the disk is full.
@@ -175,7 +175,7 @@ class Store:
             return False
 
     def _fetch(self, key: str, into: Path) -> None:
-        """Copies a folder of the store, and verifies it by its manifest, if any."""
+        """Copies a folder of the store; verifies the copy if there is a manifest."""
         where = self.root / key
         for file in where.inside():
             if file.is_file() and file.name[0] != ".":
@@ -244,7 +244,7 @@ def storage(root: str | Path) -> Storage:
 def alone(root: str | Path, kind: str = "") -> Iterator[None]:
     """Context manager that holds a lock until its end, or until the process ends.
 
-    For a store, the lock excludes only other processes on this machine.
+    For an object store, the lock excludes only other processes on this machine.
     """
     path = located(root)
     home = _copies(whole_path(root)) / "locks" if isinstance(path, Remote) else path

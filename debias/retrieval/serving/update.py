@@ -3,14 +3,14 @@
 A full update starts from the parameters of the last full update, makes one shuffled
 pass over all later events, and publishes the whole model. Between full updates,
 incremental updates change only id embeddings. Dense weights, the trend and the linear
-part stay identical, so old and new vectors remain comparable. An incremental update
+part do not change, so old and new vectors remain comparable. An incremental update
 publishes only the changed id rows of the user tower and the changed item vectors. A
 full update replaces all incremental updates since the last full update.
 
 The manifest of a version records its position in the stream. So one switch publishes
-the version together with its position. If a process is killed at any moment, a complete
-version stays in service. The next run applies exactly the events that this version has
-not applied.
+the version together with its position in the stream. If a process is killed at any
+moment, a complete version stays in service. The next run applies exactly the events
+that the version in service has not applied.
 """
 
 import tempfile
@@ -77,8 +77,8 @@ def full_update(
             once.
         users, items: Raw features of new users and items, see
             `debias.retrieval.data.events.append_events`.
-        progress: Function that is called with the number of events trained since its
-            last call.
+        progress: Function that is called with the number of events used for training
+            since its last call.
     """
     appended = add_events(learner, events, users, items)
     reset_id_optimizer(learner)
@@ -98,7 +98,8 @@ class Increment(NamedTuple):
         items: Rows of items whose vector changed, including new items.
         vectors: (n, d) vectors of the n items in `items`.
         before, after: Id tables of the user tower before and after the update.
-        dense: SHA-256 of all weights outside the id tables, which do not change.
+        dense: SHA-256 of all weights outside the id tables; an incremental update does
+            not change these weights.
     """
 
     appended: Appended
@@ -124,8 +125,8 @@ def incremental_update(
 
     Raises:
         ValueError: Several ids share a row of an embedding table.
-        RuntimeError: A dense weight changed. Do not publish the learner, but load it
-            again.
+        RuntimeError: A dense weight changed. After this error, do not publish the
+            learner, but load it again.
     """
     tables = id_tables(learner.model)
     if any(table.compress for side in tables for table in side):
@@ -202,9 +203,10 @@ class Served:
         name: Name of the version.
         tower: Path of the `tower.onnx` of the version.
         index: Index of the item vectors.
-        about: The entry "extra" of the manifest. It has "kind" ("full" or "increment"),
-            "learner" (folder of the training state), "applied" (marks), and "full"
-            (learner and marks of the last full update). The caller may add entries.
+        about: The entry "extra" of the manifest. Its keys are "kind" ("full" or
+            "increment"), "learner" (folder of the training state), "applied" (marks),
+            and "full" (learner and marks of the last full update). The caller may add
+            entries.
         repeat: Policy for items that a user took before.
     """
 
@@ -281,9 +283,9 @@ def publish_increment(
 ) -> Served:
     """Publishes an increment, which changes a part of the served version.
 
-    The new user tower is the served file with changed id rows. The changed item vectors
-    are written into the served index. The index is rebuilt when the share of items that
-    changed since the last build exceeds `REBUILD`.
+    The new user tower is a copy of the served `tower.onnx` with changed id rows. The
+    changed item vectors are written into the served index. The index is rebuilt when
+    the share of items that changed since the last build exceeds `REBUILD`.
 
     Args:
         root, learner, how, keep: See `publish_full`.
@@ -410,7 +412,7 @@ class Report(NamedTuple):
         version: Name of the version.
         kind: "full" or "increment".
         events: Number of training events.
-        duplicates: Number of events that were left out, because they were applied
+        duplicates: Number of events that were skipped, because they were applied
             before.
         new_users, new_items: Number of new users and of new items.
         bare: Number of new users and items without any feature.
@@ -419,8 +421,8 @@ class Report(NamedTuple):
         unknown: Number of new users and items with unknown categories, see `Appended`.
         late: Number of events older than a known event of their user.
         moved_users, moved_items: Number of users whose embedding changed, and of items
-            whose vector changed. After a full update, these are all users and all
-            items.
+            whose vector changed. After a full update, the counts cover all users and
+            all items.
         seconds: Time of training and publishing, in seconds.
     """
 
@@ -460,11 +462,11 @@ def update(
     publishes one version. A full update starts from the state of the last full update,
     and trains on all later events, including events that incremental updates have
     applied. If the process is killed at any moment, call this function again. No
-    published version is lost, and every event is applied exactly once. The names of
-    versions and training states may then skip a number.
+    published version is lost, and every event is applied exactly once. If a process was
+    killed, the numbers in the names of versions and training states may have a gap.
 
-    Items are never removed. To withdraw an item, exclude it by a filter (`where`), or
-    train again and publish a smaller catalogue.
+    Items are never removed. To withdraw an item, exclude the item by a filter
+    (`where`), or train again and publish a smaller catalogue.
 
     Args:
         root: Folder or URL of versions. At least one version must come from
@@ -477,12 +479,12 @@ def update(
             `debias.retrieval.data.events.append_events`.
         how, keep: See `publish_full`.
         start: Function that takes the number of events to apply and returns a function.
-            The returned function is called with the number of events trained since its
-            last call.
+            The returned function is called with the number of events used for training
+            since its last call.
 
     Yields:
-        A report of each version, after it is published. The events of the report are
-        applied only then.
+        A report of each version, after it is published. The updates are lazy: the
+        events of a report are applied only when the caller requests the report.
 
     Raises:
         ValueError: `root` has no published version, another update is running, or the

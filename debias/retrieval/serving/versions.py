@@ -17,14 +17,15 @@
                             entries of the publisher
 
 A version is written to a hidden folder, synced to disk and renamed. Then one rename of
-CURRENT switches to it. After a crash at any moment, the last version stays in service.
-A reader loads tower, vectors and index from the same folder. If a publisher is killed,
-the next publisher removes its files. The files of a version are memory-mapped by their
-readers. So these files are read-only, because a write would break the readers.
+CURRENT switches to the new version. After a crash at any moment, the last version stays
+in service. A reader loads tower, vectors and index from the same folder. If a publisher
+is killed, the next publisher removes its files. The files of a version are
+memory-mapped by their readers. So the files of a version are read-only, because a write
+would break the readers.
 
-ROOT may be the URL of an object store, such as s3://bucket/folder. A version is then
-uploaded completely before the single write of CURRENT. A reader copies the version to
-disk and verifies its checksums (`debias.retrieval.serving.storage`).
+ROOT may be the URL of an object store, such as s3://bucket/folder. In a store, a
+version is uploaded completely before a single write of CURRENT. A reader copies the
+version to disk and verifies its checksums (`debias.retrieval.serving.storage`).
 """
 
 import hashlib
@@ -58,8 +59,8 @@ class Version:
 
     Attributes:
         name: Name of the version, which is the name of its folder.
-        path: Path of the folder of the version. `path / "tower.onnx"` may be published
-            again.
+        path: Path of the folder of the version. `publish` also accepts the file
+            `tower.onnx` in this folder as a user tower.
         tower: Function from users' features to vectors.
         users, items: Feature tables. The vector of row r of `items` is
             `index.vectors[r]`.
@@ -67,8 +68,8 @@ class Version:
         histories: (users, L) int32 id codes of items, most recent first. None if no
             histories were published.
         manifest: Contents of `manifest.json`, with "created" and "extra".
-        taken: All items that each user took, as rows of `items`. None if these items
-            are not known.
+        taken: All items that each user took, as rows of `items`. None if the items that
+            users took are not known.
         ranker: Ranker of items by named features. None if the version has no ranker.
     """
 
@@ -136,15 +137,16 @@ def publish(
 
     Args:
         root: Folder of the versions, created if absent, or the URL of a store.
-        tower: The user encoder of a retrieval model, which is a Keras layer and needs
-            the extra `onnx`, or the path of a `tower.onnx` to publish again.
+        tower: The user encoder of a retrieval model, or the path of a `tower.onnx` to
+            publish again. An encoder is a Keras layer, and its conversion needs the
+            extra `onnx`.
         users, items: Feature tables with "id". These tables encode the inputs of the
             tower.
         index: Index over the item vectors, in the order of the rows of `items`.
         histories: (users, L) id codes from `Interactions.histories`, for known users
             whose requests have no history. If None, no histories are published.
-        taken: All items that users took, from `Interactions.seen`. If None, they are
-            the items of the histories.
+        taken: All items that users took, from `Interactions.seen`. If None, the items
+            of the histories are published instead.
         repeat: Policy for items that users took: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX. The version will
             contain this ranker.
@@ -306,7 +308,7 @@ def _open_ranker(path: Path) -> Scorer:
 
 
 def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
-    """Removes all but `keep` versions, beginning with those that were rolled back."""
+    """Removes all but `keep` versions; rolled-back versions are removed first."""
     names = place.complete(KIND)
     kept = [one for one in names if one == name or int(one) <= int(before)]
     for old in set(names) - set(kept[-keep:]):
@@ -357,7 +359,7 @@ def manifest(root: str | Path, name: str | None = None) -> dict[str, Any]:
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version, or its manifest is damaged.
+        ValueError: The version does not exist, or its manifest is damaged.
     """
     name = current(root) if name is None else name
     return _manifest(*_kept(storage(root), name))
@@ -397,8 +399,8 @@ def load(path: str | Path, name: str | None = None) -> Version:
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version. A file is missing, is damaged, or does not
-            fit the other files. The message names the file.
+        ValueError: The version does not exist. A file is missing, is damaged, or does
+            not fit the other files. The message names the file.
     """
     place = storage(path)
     if name is None and _is_version(place):
@@ -419,7 +421,7 @@ def load(path: str | Path, name: str | None = None) -> Version:
 
 
 def _is_version(place: Storage) -> bool:
-    """Whether this is the folder of a single version."""
+    """Whether a path is the folder of a single version."""
     return isinstance(place, Disk) and (place.root / MANIFEST).exists()
 
 
@@ -431,8 +433,8 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
 
     Raises:
         OSError: The store cannot be reached or refuses access.
-        ValueError: There is no such version, or it is damaged. The version in service
-            then does not change.
+        ValueError: The version does not exist or is damaged. After an error, the
+            version in service is unchanged.
     """
     with alone(root):
         if name is None:

@@ -22,8 +22,8 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 def taken(log: Interactions, decay: float = 1.0) -> Any:
     """(users, items) sparse float32 matrix of the items that users took.
 
-    The entry of a user and an item is decay^k if the user's latest event with the item
-    has k later events of the same user. If `decay` is 1, all these entries are 1.
+    The entry of a user and a taken item is decay^k, where k is the number of items that
+    the user took more recently. If `decay` is 1, the entries of all taken items are 1.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> log = from_columns(["u", "u", "v"], ["i", "j", "j"], [1, 2, 3])
@@ -71,8 +71,8 @@ class Ease:
 
     The scores of a user are x B, where x is the user's row of `taken`. If `decay` is
     below 1, recent items have more weight. EASE needs two matrices of size items x
-    items, in float64 and float32. The inverse takes items^3 operations. It is stored
-    and used again by the next call with the same lambda.
+    items, in float64 and float32. The matrix inversion takes about items^3 operations.
+    The weights B are stored, and the next call with the same lambda reuses them.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
@@ -165,8 +165,8 @@ def own_repeats(log: Interactions, decay: float = 0.9) -> Scorer:
     """Repeats: ranks the user's own items by recency, then other items by popularity.
 
     The score of an item is the sum of decay^k over the user's events with the item,
-    plus the item's share of all events. Here, k is the number of later events of the
-    user.
+    plus the item's share of all events. For each event, k is the number of later events
+    of the same user.
 
     Source: the repeat baseline of Hu et al., Modeling Personalized Item Frequency
     Information for Next-basket Recommendation, SIGIR 2020.

@@ -12,8 +12,8 @@ A batch is a dict for the models of `debias.retrieval.models`, with these entrie
     self      dict of the features of items drawn uniformly, for self-supervision
 
 A packed batch contains each distinct candidate once, so it has fewer columns if some
-items occur often. Without histories, it also contains each distinct user once. A packed
-batch has two additional entries:
+items occur often. Without histories, a packed batch also contains each distinct user
+once. A packed batch has two additional entries:
 
     log_count (C,) log of the count of each candidate; -1e9 at padding columns
     event     (B,) int32, the row of each event's user in `user`, if users are packed
@@ -45,7 +45,7 @@ WIDTH = 32  # packed batches are padded to multiples of this: XLA compiles each 
 
 
 class Drawn(NamedTuple):
-    """The random draws of a batch, as numbers of events and rows of items."""
+    """The random draws of a batch, as indices of events and rows of items."""
 
     rows: np.ndarray  # (B,) events
     shared: np.ndarray  # (C,) candidates of all rows
@@ -146,37 +146,39 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         log: The training events.
-        batch_size: B, the number of events per batch, which is reduced to the number of
-            events of the log. The last batch of an epoch is filled up with events of
-            the first batch, so all batches have the same shape.
+        batch_size: B, the number of events per batch, but at most the number of events
+            in the log. The last batch of an epoch is filled up with events of the first
+            batch, so all batches have the same shape.
         candidates: With "batch", the candidates of a row are the positives of all rows
             and `negatives` items from `sampler`, which all rows share. With
-            "catalogue", they are all items. With "own", they are the positive in column
-            0, and `negatives` items from `sampler` for this row only.
+            "catalogue", the candidates are all items. With "own", the candidates of a
+            row are its positive in column 0, and `negatives` items from `sampler` for
+            this row only.
         negatives: Number of negatives from `sampler`.
         sampler: Sampler of negatives. If None, items are drawn uniformly. A `Queue`
             receives the items of each batch.
         own_negatives: Number of additional negatives per row from `own_sampler`, such
             as one hard negative per 100 shared candidates.
         own_sampler: Sampler of the additional negatives per row.
-        log_q: Whether the batch has `log_q` for shared candidates. An in-batch
-            candidate is drawn with the item's share of the events, and a sampled
-            candidate with the probability of the sampler. `log_q` mixes these two
-            probabilities in proportion to the numbers of candidates.
+        log_q: Whether the batch has `log_q` for shared candidates. The probability of
+            an in-batch candidate is the item's share of the events, and the probability
+            of a sampled candidate comes from the sampler. `log_q` mixes both
+            probabilities in proportion to the numbers of in-batch and sampled
+            candidates.
         exclude_known: Whether to exclude items that the user took from the negatives.
-            This is the policy "exclude" of `debias.retrieval.data.repeats`.
+            True is the policy "exclude" of `debias.retrieval.data.repeats`.
         history: L, the length of histories. 0 means no histories.
         self_items: Number of items to draw for self-supervision. 0 means no
             self-supervision.
-        min_history: Events are left out if their user has fewer earlier events than
-            this.
+        min_history: Smallest number of earlier events of the same user; events with
+            fewer earlier events are left out.
         learned: (E,) bool, the training events. The remaining events are used only as
             history, and `log_q` is based only on the training events. If None, all
             events are training events.
         packed: Whether each batch contains each distinct candidate once. Packed batches
-            need candidates "batch" and the softmax loss. The loss has the same value,
-            but needs fewer products. With dropout, all occurrences of an item share one
-            mask.
+            need candidates "batch" and the softmax loss. Packing does not change the
+            value of the loss, but the loss needs fewer inner products. With dropout,
+            all occurrences of an item in a batch share one dropout mask.
         seed: Random seed of all draws, one or several non-negative integers.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
@@ -294,8 +296,8 @@ class Batches(keras.utils.PyDataset):
     def dataset(self) -> Any:
         """The batches of an epoch as a `tf.data.Dataset`, made in chunks.
 
-        Keras's adapter of a `PyDataset` calls Python for each batch and passes the
-        arrays one by one, which takes longer than a small training step.
+        For a plain `PyDataset`, Keras calls Python for each batch and passes the arrays
+        one by one. These calls take longer than a small training step.
         """
         import tensorflow as tf
 

@@ -3,8 +3,8 @@
 NumPy computes the scores in blocks of queries, so memory is bounded and matrix products
 take most of the time. The rank of a target is 1 + (number of items with greater scores)
 + (number of other items with equal scores) / 2. Only the items that the policy of
-repeats allows are counted (`debias.retrieval.data.repeats`). So a collapsed model with
-equal scores gets the middle rank instead of the first rank.
+repeats allows are counted (`debias.retrieval.data.repeats`). So if a collapsed model
+gives all items equal scores, targets get the middle rank instead of the first rank.
 """
 
 import warnings
@@ -23,7 +23,7 @@ CUTOFFS = (10, 50, 100)
 
 
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(Q, N) inner products, or the largest of each query's K inner products.
+    """(Q, N) inner products; with K vectors per query, the largest of K products.
 
     `queries` is (Q, d), or (Q, K, d) with K vectors per query. Zero vectors of a query
     are ignored, unless all its vectors are zero.
@@ -70,7 +70,8 @@ def ranks(
 
     Returns:
         (T,) float64 ranks, and (Q, min(top, N)) int32 rows of the best items, by
-        decreasing score. If a query has fewer allowed items, its last rows are -1.
+        decreasing score. If a query has fewer than `top` allowed items, its last rows
+        are -1.
 
     Raises:
         ValueError: A score is NaN, or shapes do not fit.
@@ -102,8 +103,8 @@ def ranks_of_each(
     """(R, T) ranks by R scorers that share computations; see `ranks`.
 
     Args:
-        score: Function from query numbers (B,) to an iterator over R score matrices
-            (B, N). A matrix is overwritten before the next matrix is requested.
+        score: Function from query numbers (B,) to an iterator over R score matrices (B,
+            N). `ranks_of_each` overwrites a matrix before it requests the next matrix.
         query, target, seen, block: See `ranks`.
         repeats: Policy of each scorer.
 
@@ -195,7 +196,7 @@ def half_tie_ranks(
 
 
 def _counts(mask: np.ndarray) -> np.ndarray:
-    """(Q,) number of true cells per row; ten times as fast as a sum over an axis."""
+    """(Q,) number of true cells per row, ten times as fast as `mask.sum(axis=1)`."""
     return np.fromiter(map(np.count_nonzero, mask), np.int64, len(mask))
 
 
@@ -328,7 +329,7 @@ def ndcg_by_query(
 
 
 def head_items(popularity: np.ndarray, share: float = 0.2) -> np.ndarray:
-    """(N,) bool, marks the round(share * N) most popular items; ties go by row.
+    """(N,) bool, marks the round(share * N) most popular items; row order breaks ties.
 
     >>> head_items(np.array([5, 1, 9, 1, 1]), 0.4).tolist()
     [True, False, True, False, False]
@@ -352,14 +353,14 @@ def evaluate_scores(
 ) -> dict[str, float]:
     """All metrics of a scorer (a tower or a baseline) over the whole catalogue.
 
-    The function adds these metrics to those of `recall_metrics`:
+    The function returns the metrics of `recall_metrics` and the following metrics:
 
         coverage@k         share of the catalogue that is among the k best items of at
                            least one query; k is the second cutoff, or the only one
         head_hr@k, ...     hr over targets among the most popular `head_share` of items
         tail_hr@k, ...     hr over all other targets
 
-    It warns if hr at a cutoff is below the hr of a ranking by popularity.
+    The function warns if hr at a cutoff is below the hr of a ranking by popularity.
 
     Args:
         score, query, target, seen, block, repeat: See `ranks`.
@@ -453,8 +454,8 @@ def evaluate(
 
     For each user in `events`, all items are ranked as in serving. The user vector comes
     from the user's history in `log`, and `repeat` is the policy for items taken before.
-    The vector of unknown users is `typical_user`. An event on an unknown item counts as
-    a miss. If repeats are excluded, an event on an item taken before also counts as a
+    Unknown users get the vector `typical_user`. An event on an unknown item counts as a
+    miss. If repeats are excluded, an event on an item taken before also counts as a
     miss, even if the user's history has no other item.
 
     The function warns if `log` contains any of the events.
@@ -462,8 +463,8 @@ def evaluate(
     Args:
         model: A `debias.retrieval.models.RetrievalModel`, or `Learner.served`.
         log: Earlier events, with the tables of users and items of the model.
-        events: Later events, matched by raw ids. An item that a user takes several
-            times counts once.
+        events: Later events, whose users and items are matched to `log` by raw ids. An
+            item that a user takes several times counts once.
         cutoffs: The cutoffs k of the metrics.
         repeat: Policy for items taken before: "exclude", "allow", or a `Repeat`.
         progress: Function that is called with the share of users evaluated so far.
@@ -542,14 +543,15 @@ def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndar
     """(d,) mean vector of users, which represents a user without known features.
 
     The inner product of this vector with an item vector is the item's mean score over
-    users. So this vector orders items roughly by popularity. Without id, history and
-    features, the output of the tower was never trained and would order items at random.
+    users. So this vector orders items roughly by popularity. The tower is not trained
+    on users without id, history and features, so the tower's output for such users
+    would order items at random.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
         log: Earlier events.
-        most: Largest number of users in the mean, which are evenly spaced. If users
-            have several vectors, zero vectors are ignored.
+        most: Largest number of users in the mean. The users are evenly spaced among the
+            users with events. If users have several vectors, zero vectors are ignored.
     """
     active = np.unique(log.user)
     if not len(active):

@@ -80,13 +80,14 @@ def fit(
         repeat: The policy of repeats. With "exclude", items that a user took are not
             negatives of the user's events. With "model", call
             `debias.retrieval.training.repeating.fit_repeat` after training.
-        progress: Function that is called after each step with the number of its events.
+        progress: Function that is called after each step with the number of events in
+            the step.
 
     Returns:
         The mean loss of each pass.
 
     Raises:
-        Diverged: A loss is NaN or infinite. The model is then unusable.
+        Diverged: A loss is NaN or infinite. After this error, the model is unusable.
         ValueError: An argument is out of range.
 
     >>> from debias.retrieval.data.interactions import from_columns
@@ -124,7 +125,7 @@ def fit(
 
 
 class _Watch(keras.callbacks.Callback):
-    """Reports trained events, and stops if the loss is not finite.
+    """Reports progress in events, and stops training if the loss is not finite.
 
     If the loss is NaN in one step, Keras's running mean of the loss stays NaN.
     """

@@ -55,7 +55,8 @@ class TrainingConfig(NamedTuple):
         length: Number of latest items that the user tower reads.
         batch_size: Number of events per step.
         learning_rate: Learning rate of Adam.
-        id_learning_rate: Learning rate of Adam in updates of id embeddings only.
+        id_learning_rate: Learning rate of Adam in updates that change only id
+            embeddings.
         averaging, dense_rows: Settings of `RowWiseAdam` for updates of all weights.
         window_events: Number of latest events to keep per user.
         seed: Random seed of the order of events.
@@ -63,10 +64,10 @@ class TrainingConfig(NamedTuple):
         trend: Weight and share of the trend that is added to the logits of a trained
             model, see `debias.retrieval.data.trend.trend`. If None, no trend is added.
         linear: Weight, regularisation, decay, power and rank of a linear part (see
-            `debias.retrieval.training.linear`). Its scores are added to the logits of a
-            trained model. Power and rank are optional, with the defaults 0 and
-            `debias.retrieval.training.linear.RANK`. If `linear` is None, no linear part
-            is added.
+            `debias.retrieval.training.linear`). The scores of the linear part are added
+            to the logits of a trained model. Power and rank are optional, with the
+            defaults 0 and `debias.retrieval.training.linear.RANK`. If `linear` is None,
+            no linear part is added.
     """
 
     length: int = 20
@@ -89,19 +90,20 @@ CONFIG = TrainingConfig()
 class Learner:
     """A model and its training state, which `learn` and `add_events` change in place.
 
-    If one of these functions raises an error, the state of the learner is undefined, so
-    load the learner again.
+    If `learn` or `add_events` raises an error, the state of the learner is undefined,
+    so load the learner again.
 
     Attributes:
         build: Deterministic function that makes the model from the schemas of users and
             items.
         config: Training settings.
         log: Events so far.
-        model: The model. Its id tables have room for new ids.
+        model: The model. The id tables of the model have room for new ids.
         optimizer: Optimiser of all weights.
-        id_optimizer: Optimiser of the id embeddings. A full update resets its state.
-        extra: Term that is added to the inner products after `finish`. None if there is
-            no such term.
+        id_optimizer: Optimiser of the id embeddings. A full update resets the state of
+            this optimiser.
+        extra: Term that is added to the inner products after `finish`. None if no term
+            is added.
     """
 
     build: Build
@@ -270,7 +272,8 @@ def learn(
 ) -> list[float]:
     """Trains a learner on the events of its log, with a new random order per pass.
 
-    The model then has the weights of the last step. Call `finish` to end the training.
+    After training, the model has the weights of the last step. Call `finish` to end the
+    training.
 
     Args:
         learner: The learner, which this function changes.
@@ -278,7 +281,8 @@ def learn(
             events.
         epochs: Number of passes.
         only_ids: Whether to update only the id embeddings.
-        progress: Function that is called after each step with the number of its events.
+        progress: Function that is called after each step with the number of events in
+            the step.
 
     Returns:
         The mean loss of each pass.
@@ -368,7 +372,7 @@ def _make_room(learner: Learner) -> None:
 
 
 def drop_old_events(learner: Learner) -> None:
-    """Keeps the latest `window_events` of each user; older items count as taken."""
+    """Keeps each user's latest `window_events`; older items still count as taken."""
     learner.log = learner.log.latest(learner.config.window_events)
 
 
@@ -401,8 +405,8 @@ def load(folder: Path, build: Build, config: TrainingConfig = CONFIG) -> Learner
     """Loads a learner from a folder that `save` wrote.
 
     Raises:
-        ValueError: A file is missing or damaged, and the message names it. Or `build`
-            makes a model that differs from the saved model.
+        ValueError: A file is missing or damaged; the message names the file. The model
+            that `build` makes differs from the saved model.
     """
     with _arrays(folder / "log.npz") as held:
         tables = [

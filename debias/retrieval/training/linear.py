@@ -37,18 +37,18 @@ class Spectrum(NamedTuple):
 def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectrum:
     """The largest eigenvalues of a log's item co-occurrence matrix.
 
-    The matrix is X'X, where X (users, items) is 1 if a user took an item. The function
-    computes a few hundred products of X with a vector, and needs no matrix of size
-    items x items.
+    The matrix is X'X, where an entry of X (users, items) is 1 if the user took the
+    item. The function computes a few hundred products of X with a vector, and needs no
+    matrix of size items x items.
 
     Args:
         log: Events of users.
         rank: Number of eigenvalues. If all items have few users, many eigenvalues have
             a similar size, so a higher rank may be better.
-        power: If n users took an item, its column of X is divided by n^power. The
-            largest eigenvalues then depend less on popular items. With all eigenvalues,
-            the division would only multiply the regularisation of the item by n^(2
-            power).
+        power: If n users took an item, its column of X is divided by n^power. After the
+            division, the largest eigenvalues depend less on popular items. With all
+            eigenvalues, the division would only multiply the regularisation of the item
+            by n^(2 power).
 
     Source: the powers of the counts are from Shen et al., How Powerful is Graph
     Convolution for Recommendation?, CIKM 2021.
@@ -82,11 +82,11 @@ def ease_vectors(of: Spectrum, regularisation: float) -> tuple[Any, Any]:
 
         B_ij = -P_ij / P_jj = F_i F_j' / (1 - |F_j|^2) = F_i E_j'
 
-    Using only the largest eigenvalues s gives an approximation without an inverse,
-    because EASE damps small eigenvalues. The approximation violates the constraint B_jj
-    = 0 of EASE, so items that a user took get a score as well. If the columns of X were
-    divided by a scale c, lambda is multiplied by `unit`, F is divided by c and E is
-    multiplied by c.
+    Using only the largest eigenvalues s gives a good approximation without a matrix
+    inversion, because EASE damps small eigenvalues. The approximation violates the
+    constraint B_jj = 0 of EASE, so items that a user took get a score as well. If the
+    columns of X were divided by a scale c, lambda is multiplied by `unit`, F is divided
+    by c and E is multiplied by c.
 
     Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 

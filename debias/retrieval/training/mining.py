@@ -1,8 +1,8 @@
-"""Hard negatives for a retrieval model, which a ranker selects.
+"""Hard negatives for a retrieval model, selected by a ranker.
 
 A click model ranks the retrieved items. If the click model ranks a retrieved item low,
-the retrieval model overestimates the item's relevance. With such items as negatives,
-the retrieval model learns to correct this error.
+the retrieval model overestimates the item's relevance. When such overestimated items
+are negatives, the retrieval model learns to lower their scores.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,16 @@ def rescored(
     Args:
         retrieval: Function from rows of users (B,) to scores (B, N) over the catalogue.
         score: Function from (P, 2) float32 pairs (row of a user, row of an item) to
-            scores (P,) or (P, 1). It is the `score` of a click model whose relevance is
-            a `debias.retrieval.models.PairRelevance`.
-        seen: (rows, offsets) of the items that each user took, which are not retrieved.
+            scores (P,) or (P, 1). Use the method `score` of a click model whose
+            relevance tower is a `debias.retrieval.models.PairRelevance`.
+        seen: (rows, offsets) of the items that each user took. Items that a user took
+            are not retrieved for this user.
         top: Length of the retrieved list.
 
     Returns:
         (users, min(top, N)) int32 rows, in the order of the ranker. Ties keep the
-        retrieved order. If a user has fewer unseen items, the row is padded with -1.
+        retrieved order. If a user has fewer than `top` unseen items, the row is padded
+        with -1.
 
     Raises:
         ValueError: A score of the ranker is NaN. The message names the user.
@@ -79,7 +81,7 @@ def by_ranker(
 
     Args:
         retrieval, score, seen: See `rescored`.
-        fallback: Sampler for users without items at these ranks.
+        fallback: Sampler for users without items at the ranks `first` to `last`.
         first, last: First and last rank to draw from, inclusive.
 
     >>> from debias.retrieval.data.negatives import uniform

@@ -16,10 +16,10 @@ TOWERS = {  # functions and classes of `debias.retrieval.models`, by name
     "dat": "DAT",
 }
 TRENDS = ((0.5, 0.2), (1.0, 0.1), (1.0, 0.05))  # candidates, besides no trend
-HEADED = ("dssm", "senet")  # their last layers may partly serve a target
-UNSHARED = ("mind", "dat")  # their ids cannot share rows of their tables
+HEADED = ("dssm", "senet")  # towers whose vectors may have a part per target
+UNSHARED = ("mind", "dat")  # towers whose ids cannot share embedding rows
 KINDS = ("recency", "mean")
-HISTORIES = {  # histories that each tower may read; None: it has its own
+HISTORIES = {  # ways in which a tower may read a history; None: its own way
     "fm": KINDS,
     "dssm": KINDS,
     "senet": KINDS,
@@ -109,8 +109,8 @@ class Recipe(NamedTuple):
 def recipe_of(stored: dict[str, Any]) -> Recipe:
     """The recipe that is stored in a report or a manifest.
 
-    Older files have no setting for histories. Their models weight a history by recency,
-    and have user vectors of length 1.
+    Files of earlier releases have no setting for histories. Models of earlier releases
+    weight a history by recency, and have user vectors of length 1.
     """
     older = {"averaging": None, "dense_rows": 0}
     config = stored.get("config", {})
@@ -124,8 +124,8 @@ def candidates(
 ) -> list[Recipe]:
     """Makes one recipe for each tower and each way to read a history.
 
-    If the recipe has `compress`, towers in `UNSHARED` are left out. If it has `worth`,
-    only towers in `HEADED` are used.
+    If the recipe has `compress`, towers in `UNSHARED` are left out. If the recipe has
+    `worth`, only towers in `HEADED` are used.
 
     Raises:
         ValueError: All towers are left out.

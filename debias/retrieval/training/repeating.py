@@ -12,21 +12,21 @@ from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training.evaluation import Encodes, dot_scores, history_length
 
 USERS = 5_000  # most held-out events to which the weights are fitted
-CUTOFF = 50  # cutoff of the NDCG that decides
+CUTOFF = 50  # cutoff of the NDCG that chooses the shift
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-LEAST_OWN = -1.0  # w3, with which a tower's score of an own item does not count
+LEAST_OWN = -1.0  # lower bound of w3, at which the scores of taken items do not count
 PRIOR = 0.01  # precision of the normal prior on each weight, which keeps weights finite
 
 
 def withheld(log: Interactions, least: int = 600, share: float = 0.1) -> np.ndarray:
     """(E,) bool, events that are withheld from training to fit the bonus weights.
 
-    The last event of a sample of users is withheld. The sample is evenly spaced among
-    the users with at least two events. It has a `share` of these users, but at least
-    `least` and at most `USERS`. Other events of the user at the same time are also
-    withheld. Otherwise the rest of a basket would look like the latest items, and a
-    user never takes them next. If all events of a user have the same time, only one
-    event is withheld.
+    The last event of each user in a sample is withheld. The sample is evenly spaced
+    among the users with at least two events. The sample contains a share `share` of the
+    users with at least two events, but at least `least` and at most `USERS` users.
+    Other events of the user at the same time are also withheld. Otherwise, the rest of
+    a basket would count as the most recent items, which a user never takes next. If all
+    events of a user have the same time, only one event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -52,7 +52,7 @@ class Choices(NamedTuple):
 
     Attributes:
         rest: (E,) log-sum-exp of the logits of items that the user did not take before.
-        owner: (P,) number of the event to which each taken item belongs.
+        owner: (P,) index of the event to which each taken item belongs.
         logit: (P,) logit of each taken item.
         features: (P, 4) terms of the bonus: 1, log n, log p and the logit.
         chosen: (P,) bool, whether the user took this item next.
@@ -73,9 +73,9 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    This likelihood is concave. w3 must be at least -1. Below -1, a higher logit would
-    lower the score of an item that the user took. With few events, such a w3 can be the
-    optimum by chance.
+    This likelihood is concave. w3 must be at least -1. If w3 were below -1, a higher
+    logit would lower the score of an item that the user took. With few events, a w3
+    below -1 can be the optimum by chance.
 
     Example: each event has one taken item, whose logit equals the log-sum-exp of all
     other logits. A third of the events repeat this item, so e^w0 = 1/2.
@@ -120,10 +120,12 @@ def fit_repeat(
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel` that was trained with taken
-            items among the negatives. Its temperature converts scores to logits.
+            items among the negatives. The temperature of the model converts scores to
+            logits.
         log: Events before the held-out events.
-        held_out: Held-out events over the tables of `log`.
-        most: Largest number of held-out events to use. They are evenly spaced.
+        held_out: Held-out events, with the tables of `log`.
+        most: Largest number of held-out events to use. If `held_out` has more events,
+            the used events are evenly spaced.
 
     Raises:
         ValueError: `held_out` is empty.
@@ -155,9 +157,9 @@ def fit_repeats(
     """Fits the policy "model" for several scorers that share computations.
 
     Args:
-        score: Function from rows of users (B,) to an iterator over score matrices
-            (B, N), one per scorer. A matrix is overwritten before the next matrix is
-            requested.
+        score: Function from rows of users (B,) to an iterator over score matrices (B,
+            N), one per scorer. `fit_repeats` overwrites a matrix before it requests the
+            next matrix.
         log, held_out, most: See `fit_repeat`.
         temperature: Divisor that converts scores to logits.
         block: Number of users to score at a time.
@@ -192,7 +194,7 @@ def fit_repeats(
 
 
 class _Split(NamedTuple):
-    """Scores of some users, in the form that `Choices` and `best_shift` take."""
+    """Scores of a block of events, as the inputs of `Choices` and `best_shift`."""
 
     rest: np.ndarray
     logit: np.ndarray
@@ -238,8 +240,8 @@ def best_shift(
         target: (E,) logit of the next item, or minus infinity for a repeat.
 
     Example: two users repeat an item with logit -1, and two other items have the logits
-    0 and 1. A shift of 2 makes the score of the repeated item equal to the larger one,
-    1.
+    0 and 1. A shift of 2 makes the score of the repeated item equal to the larger
+    logit, 1.
 
     >>> two = Choices(np.zeros(2), np.array([0, 1]), -np.ones(2), np.zeros((2, 4)),
     ...               np.array([True, True]))

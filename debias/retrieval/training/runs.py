@@ -1,4 +1,4 @@
-"""A training run in a folder, which resumes after its last full pass.
+"""A training run that is stored in a folder and resumes after its last full pass.
 
     train.json    the request: the source of the events, and the settings
     trials/N.npz  the evaluation of candidate N, removed after the choice
@@ -128,16 +128,16 @@ def train(
     weights are fitted to these events.
 
     Args:
-        folder: Folder for the files that the module lists. The caller writes
-            `train.json` and `report.json`.
+        folder: Folder for the files that the docstring of this module lists. The caller
+            writes `train.json` and `report.json`.
         log: Events of users and items.
         recipes: One or several recipes. `select` chooses among several recipes.
         passes: Number of passes. If None, `select` chooses the number.
         hold_out: Whether to hold out events by `selection.hold_out`, and to evaluate on
             these events.
-        progress: Function that is called with the number of events trained since its
-            last call.
-        at: Function that is called with the name of each part of the work when it
+        progress: Function that is called with the number of events used for training
+            since its last call.
+        at: Function that is called with the name of each part of the work when the part
             begins.
 
     Returns:
@@ -206,7 +206,7 @@ def _beside(
 
 
 def work(log: Interactions, recipes: Sequence[Recipe], passes: int | None) -> int:
-    """Upper bound on the work of `train` in training events, including evaluations."""
+    """Upper bound on the cost of `train`, where one training event costs 1."""
     chosen = 0
     if len(recipes) > 1 or passes is None:
         chosen = selection.work(log, recipes, passes, compare=True)
@@ -270,16 +270,17 @@ def _repeat(
 ) -> Repeat:
     """The policy of a learner, with weights from the choice or from withheld events.
 
-    The choice fitted its weights to a learner of the same recipe, with the held-out
-    events of all users. These are more events than can be withheld from training.
+    The choice fitted the weights to a learner of the same recipe, with the held-out
+    events of all users. The held-out events of all users are more events than can be
+    withheld from training.
     """
     if choice is not None:
         linear = getattr(learner.served, "linear", 0)
         return Repeat.of({**choice["repeat"], "linear": linear})
     if last is None:
         return Repeat(learner.config.repeat)
-    # The linear part must not have seen them, or they would seem likely without a
-    # bonus.
+    # The linear part must not be fitted to the withheld events, or they would seem
+    # likely without a bonus.
     before = replace(learner, log=learner.log.take(~last))
     before.add_extra()
     return fit_repeat(before.served, before.log, learner.log.take(last))

@@ -61,7 +61,7 @@ AN_EVENT = 5_000  # scores that take about as long as training on an event
 PERIODS, ASKED = 5, 1000  # periods in which a trend has to help, and users of each
 ADDED = ("linear", "trend")  # additions to a tower in a configuration
 ADDING = 4  # cost of trying additions to a trial, in evaluations
-EASE_ITEMS = 6_000  # with more items, its inverse would take minutes
+EASE_ITEMS = 6_000  # with more items, the inverse in EASE would take minutes
 
 
 def _nothing(events: int) -> None:
@@ -90,9 +90,9 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
     """Holds out events for selection: each user's last event, or the last period.
 
     If most users with at least two events took their last two items at the same time,
-    users buy in baskets. The rest of a basket would reveal its last item. Then the
-    events in the latest tenth of the log are held out, for users with earlier events,
-    instead of each user's last event.
+    the log consists of baskets. The rest of a basket would reveal its last item. So for
+    baskets, the events in the latest tenth of the log are held out instead, for users
+    with earlier events.
 
     Args:
         seed: Random seed that chooses the last event among several events at the same
@@ -176,9 +176,9 @@ class Judge(NamedTuple):
 def judge(held: HeldOut, most: int | None = None) -> Judge:
     """Makes a judge from held-out events, with a fixed sample of at most `most` users.
 
-    If `most` is None, the sample has at most `USERS` users. For a large catalogue, it
-    has fewer users, so that there are about `SCORES` scores in total, but at least
-    `LEAST` users.
+    If `most` is None, the sample has at most `USERS` users. For a large catalogue, the
+    sample has fewer users, but at least `LEAST`, so that there are about `SCORES`
+    scores in total.
     """
     users, items = np.unique(held.held.user), len(held.known.items)
     most = most or min(USERS, max(LEAST, SCORES // max(items, 1)))
@@ -191,7 +191,7 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 
 
 def scorer(learner: Learner) -> Scorer:
-    """Scorer of a learner: scores of its catalogue for users at the end of its log.
+    """Scorer of a learner, which scores all items for users at the end of the log.
 
     If repeats are modelled, the linear part does not score items taken before.
     """
@@ -213,7 +213,7 @@ Addition = tuple[float, np.ndarray | None]  # weight of a linear part, and a pri
 
 
 def scorers(learner: Learner, added: Sequence[Addition]) -> Scorers:
-    """Scores with several additions, which share the products of the tower.
+    """Yields scores with several additions, but computes the tower's products once.
 
     Args:
         learner: A learner whose `extra` is None, or has only a linear part with weight
@@ -273,8 +273,8 @@ def trial(
         held: Training and held-out events.
         passes: Number of passes. If None, the best number is chosen, at most
             `MAX_PASSES`.
-        progress: Function that is called with the number of events trained since its
-            last call, or with the work of an evaluation.
+        progress: Function that is called with the number of events used for training
+            since its last call, or with the work of an evaluation.
         parts: Result of `parts_of`. If None, it is computed.
     """
     asked, parts = judge(held), parts or parts_of(held)
@@ -342,9 +342,9 @@ class Parts(NamedTuple):
 def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
     """Chooses the linear part and the trends that may be added to a tower.
 
-    Columns are divided by a power of their counts if the gain exceeds two standard
-    errors. The rank is raised to `WIDE` by the same rule. The standard error treats
-    items as independent units.
+    Columns are divided by a power of their counts if the gain in DCG at 50 exceeds two
+    standard errors. The rank is raised to `WIDE` if this change also gains more than
+    two standard errors. The standard error treats items as independent units.
     """
     asked = judge(held)
 
@@ -385,9 +385,10 @@ def _surely_gains(before: np.ndarray, after: np.ndarray, asked: Judge) -> bool:
 def _with_linear(
     best: Trial, learner: Learner, held: HeldOut, asked: Judge, parts: Parts
 ) -> Trial:
-    """The trial with the linear part at its best weight, which may be 0.
+    """The trial with the linear part at the best weight, which may be 0.
 
-    Adding the linear part needs no training. The learner has it with weight 1.
+    Adding the linear part needs no training. The learner has the linear part with
+    weight 1.
     """
     if not len(parts.spectrum.values):
         return best
@@ -428,7 +429,7 @@ def _with_trend(
 
 
 def lasting_trends(log: Interactions) -> list[tuple[float, float]]:
-    """The `TRENDS` that lasted in earlier periods, which are equal for all trials."""
+    """The `TRENDS` for which `fashion_lasts` is true; all trials use the same list."""
     return [tried for tried in TRENDS if fashion_lasts(log, *tried)]
 
 
@@ -513,7 +514,7 @@ class Choice(NamedTuple):
 
     Attributes:
         recipe: The best candidate.
-        passes: Best number of passes of this candidate.
+        passes: Best number of passes of the best candidate.
         rule: The `rule` of `HeldOut`.
         users: Number of users in the evaluation.
         trials: One result of `row` per candidate, in order of decreasing NDCG.
@@ -588,9 +589,9 @@ def select(
         keep: Folder for the trials of the candidates. An interrupted choice resumes
             from this folder, so use a separate folder for each log and each set of
             candidates. If None, trials are not saved.
-        progress: Function that is called with the work since its last call, in training
-            events. `work` returns the total.
-        at: Function that is called with the name of each part of the work when it
+        progress: Function that is called with the work since its last call, in units of
+            training events. `work` returns the total.
+        at: Function that is called with the name of each part of the work when the part
             begins.
 
     Raises:
@@ -629,7 +630,7 @@ def select(
     if not trials:
         assert diverged is not None
         raise diverged
-    # The first of equal ones, because `sorted` keeps their order.
+    # The first of equal trials, because `sorted` keeps their order.
     trials = sorted(trials, key=lambda each: -float(each.values.mean()))
     best, rows = trials[0], []
     if compare:
