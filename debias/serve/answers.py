@@ -64,7 +64,7 @@ def ranked(
             ranker is served.
         ranker: The ranker, which scores the items.
         asked: The request.
-        name: Name of the served ranker, for the answer.
+        name: Name of the served ranker, which the answer contains.
 
     Raises:
         ValueError: The request does not have exactly one of `features`, `items` and
@@ -225,7 +225,7 @@ def rows_of(version: Version, ids: Sequence[str | int]) -> np.ndarray:
     """Rows of the items with these ids in the version's table.
 
     Raises:
-        ValueError: An id is unknown. The message names its index in `ids`.
+        ValueError: An id is unknown. The message names the index of the id in `ids`.
     """
     codes = version.item_codes[ID]
     rows = np.array([codes.get(str(one), FIRST - 1) - FIRST for one in ids], np.int64)

@@ -210,9 +210,9 @@ class _Routes:
     async def explain(self, request: Request) -> Response:
         """Explains the answer of `/recommend`, or of `/retrieve` if there is no ranker.
 
-        Each item has its scores in both stages, its position before ranking, the most
-        similar items of the user's history, and the bias of its final position. The
-        relevance does not include this bias.
+        Each item has its retrieval score, its ranking score (relevance), its position
+        before ranking, the most similar items of the user's history, and the bias of
+        its final position. The relevance does not include the position bias.
         """
 
         def answer(version: Version | None, asked: ExplainRequest) -> ExplainAnswer:

@@ -119,9 +119,9 @@ class Admitted:
     """Checks the Host header and bearer token of requests; answers 400 or 401.
 
     The check of the Host header prevents DNS rebinding. In a DNS rebinding attack, the
-    host name of a malicious site resolves to this machine, and a page of the site sends
-    requests with its own name as Host. Paths in `OPEN` need no token, because the
-    probes of an orchestrator read them.
+    name of a malicious site resolves to this machine. A page of the malicious site then
+    sends requests with the site's name as Host. Paths in `OPEN` need no token, because
+    the probes of an orchestrator read them.
 
     Args:
         app: The application that handles the requests.

@@ -195,7 +195,7 @@ def run(
             standard output. If None, requests are not logged.
 
     Returns:
-        True after the service ran, False if a worker could not start.
+        True if the service ran, False if a worker could not start.
 
     Raises:
         ValueError: There is no version to serve.
@@ -229,8 +229,8 @@ def run(
 def _fork_workers() -> None:
     """Makes uvicorn fork its workers from a process that has imported `PRELOADED`.
 
-    The process needs a folder for its socket. If there is no such folder, as in a
-    read-only container, uvicorn starts new processes as usual.
+    The process needs a folder for its socket. Without such a folder, for example in a
+    read-only container, uvicorn starts workers as usual.
     """
     with suppress(FileNotFoundError):
         tempfile.gettempdir()

@@ -24,11 +24,10 @@ class Busy(Exception):
 class Workers:
     """Threads that compute answers to requests.
 
-    The pool refuses a request in three cases: the request would have to wait longer
-    than `PATIENCE`, `WAITING` requests are already in the pool, or the event loop is
-    delayed by more than `LATE`. The wait is estimated from the number of requests in
-    the pool and the time of past answers. An abandoned request counts until its thread
-    is done.
+    The pool refuses a request in three cases: its estimated wait exceeds `PATIENCE`,
+    the pool already has `WAITING` requests, or the event loop is delayed by more than
+    `LATE`. The wait is estimated from the number of requests in the pool and the time
+    of past answers. An abandoned request stays in the pool until its thread is done.
 
     Args:
         threads: Number of threads.

@@ -246,7 +246,7 @@ def _words(name: str, values: Sequence[Any] | np.ndarray) -> Sequence[Any] | np.
 def _flatten(
     name: str, values: Sequence[Any] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """All values as strings, and the number per row; None if each row has one value."""
+    """All values as strings, and the number per row, or None for single values."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuUS":
         if values.ndim == 2:
             return values.astype(str).ravel(), np.full(len(values), values.shape[1])
@@ -384,7 +384,7 @@ class Interactions:
         return joined(self.before.select(which).with_repetition(), own)
 
     def _own(self, users: np.ndarray | None) -> Ragged:
-        """`seen` without the items of `before`."""
+        """The result of `seen`, without the items in `before`."""
         order, offsets = self.by_user()
         if users is None:
             return self.item[order], offsets

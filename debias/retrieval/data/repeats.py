@@ -7,15 +7,16 @@ Training, evaluation, publishing and serving use the same policy:
     model     as "allow", but items that a user took get a bonus for count and recency
 
 Suppose that a user took an item n times, and that the item is the p-th most recent of
-the user's distinct items. If the model gives the item the logit s, its bonus is
+the user's distinct items. If the model gives the item the logit s, the bonus of the
+item is
 
     w0 + w1 log n + w2 log p + w3 s
 
-This bonus is added to the logit. The bonus multiplies the odds of the item by e^w0 n^w1
-p^w2, and changes the coefficient of s from 1 to 1 + w3. The model was trained on the
-events in which the user took the item. So the logit of an item that the user took says
-less about the next event than the logits of other items. The fitted w3 is therefore
-negative. The powers of count and recency follow Anderson, Kumar, Tomkins and
+The bonus is added to the logit. So the bonus multiplies the odds of the item by e^w0
+n^w1 p^w2, and changes the coefficient of s from 1 to 1 + w3. The model was trained on
+the events in which the user took the item. So the logit of an item that the user took
+says less about the next event than the logits of other items. The fitted w3 is
+therefore negative. The powers of count and recency follow Anderson, Kumar, Tomkins and
 Vassilvitskii, The Dynamics of Repeat Consumption, WWW 2014. The weights w0 to w3 are
 fitted by a conditional logit model over all items
 (`debias.retrieval.training.repeating.fit_repeat`).
@@ -189,8 +190,8 @@ def infer_repeat(
 ) -> Inferred:
     """Infers the policy for a log from repeats in held-out events.
 
-    If repeats are frequent, the policy "exclude" misses all of them. If repeats are
-    rare, "exclude" leaves more places in the answer for other items.
+    The policy "exclude" misses all repeats, so it is bad if repeats are frequent. If
+    repeats are rare, "exclude" leaves more places in the answer for other items.
 
     Args:
         log: Events of users and items.

@@ -24,7 +24,7 @@ def late_events(log: Interactions, count: int) -> Interactions:
 def trend(log: Interactions, share: float) -> np.ndarray:
     """(items,) float32 log ratio of the recent to the overall popularity of items.
 
-    Let n_i be the number of events of item i, and let q_i = (n_i + 1) / (N + I) be the
+    Let n_i be the number of events of item i. Let q_i = (n_i + 1) / (N + I) be the
     smoothed share of item i in all N events over I items. Let r_i be the number of
     events of item i among the R latest events. Then
 

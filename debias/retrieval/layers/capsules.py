@@ -136,7 +136,7 @@ class InterestCapsules(keras.layers.Layer):
     Args:
         interests: K, the largest number of interests.
         length: L, the length of the longest history.
-        iterations: Iterations of the routing.
+        iterations: Number of routing iterations.
         seed: int or None. Random seed of the logits and the bilinear map.
 
     Shapes: `(B, L, d)` vectors and `(B, L)` mask to `(B, K, d)`, with zero vectors for

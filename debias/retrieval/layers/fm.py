@@ -8,8 +8,8 @@ from debias.types import Tensor
 def fm_sum(fields: Tensor) -> Tensor:
     """Sums the fields, (..., F, d) to (..., d).
 
-    The inner product of a user's sum and an item's sum equals the sum of all inner
-    products between a user field and an item field. A factorisation machine also has
+    The inner product of a user's sum and an item's sum is the sum of the inner products
+    of all pairs of a user field and an item field. A factorisation machine also has
     pairs of two user fields and of two item fields. The tower omits pairs within one
     side, because such pairs do not depend on both the user and the item.
 

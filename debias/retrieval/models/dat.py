@@ -62,7 +62,8 @@ def alignment_loss(vectors: Tensor, category: Tensor, categories: int) -> Tensor
     Returns:
         Scalar.
 
-    Example: one axis with the variances 1 and 8.
+    Example: vectors with one entry, whose variance is 1 in one category and 8 in the
+    other category.
 
     >>> vectors = ops.array([[0.0], [2.0], [1.0], [0.0], [4.0]])
     >>> float(alignment_loss(vectors, ops.array([2, 2, 2, 3, 3]), 4))  # (1 - 8)^2

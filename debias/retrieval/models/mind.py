@@ -39,7 +39,7 @@ class InterestEncoder(keras.layers.Layer):
         history_table: Shared embedding table, see `Encoder`.
         dim: Dimension of the vectors and of the embeddings.
         interests: K, the largest number of interests.
-        iterations: Iterations of the routing.
+        iterations: Number of routing iterations.
         hidden: Sizes of the hidden layers of the tower that combines an interest with
             the features.
         normalize: Whether vectors have length 1.
@@ -136,10 +136,10 @@ class MIND(RetrievalModel):
     """Multi-interest retrieval.
 
     In training, `label_aware` attention combines the interests into one user vector,
-    with the positive as the label. This vector scores all candidates. In serving, the
-    score of a candidate is its largest inner product with an interest. An index gives
-    the same scores if it is searched once per interest and the results are merged by
-    maximum.
+    with the positive as the label. This user vector scores all candidates. In serving,
+    the score of a candidate is its largest inner product with an interest. An index
+    gives the same scores if it is searched once per interest and the results are merged
+    by maximum.
 
     Source: Li et al., Multi-Interest Network with Dynamic Routing for Recommendation at
     Tmall, CIKM 2019.

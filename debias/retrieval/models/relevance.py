@@ -15,10 +15,10 @@ from debias.types import Tensor
 class PairRelevance(keras.layers.Layer):
     """Relevance of an item to a user: the retrieval model's score plus an offset.
 
-    This layer can be the relevance tower of any click model. The bias tower then
-    explains the effect of position. Serving needs only the score u . v / temperature,
-    from `model.user_vectors`, `model.item_vectors` and an index. The offset is equal
-    for all pairs, so it does not change the order of items.
+    This layer can be the relevance tower of any click model. The bias tower of the
+    click model then explains the effect of position. Serving needs only the score u . v
+    / temperature, from `model.user_vectors`, `model.item_vectors` and an index. The
+    offset is equal for all pairs, so it does not change the order of items.
 
     In the log of the click model, the features of an item are the pair (row of the
     user, row of the item). Features are float32, so rows must be below 2^24. The layer

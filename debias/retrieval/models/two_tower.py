@@ -44,7 +44,8 @@ class RetrievalModel(SteppingModel):
     Returns:
         (B, C + S) scores. For a packed batch, the result is (B, 2): the score of the
         positive, and the log-sum-exp of all negatives. The softmax loss needs only
-        these two scores, which are corrected and masked even if `training` is false.
+        these two scores. Unlike other scores, they are corrected and masked even if
+        `training` is false.
     """
 
     user: Any
@@ -83,7 +84,7 @@ class RetrievalModel(SteppingModel):
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
         """Trains like `keras.Model.fit`, but does not shuffle `Batches` again.
 
-        TensorFlow gets the batches in chunks. If `compile` got `steps_per_execution`
+        TensorFlow gets the batches in chunks. If `steps_per_execution` in `compile` is
         above 1, a chunk has the batches of one execution, all in memory at once.
         Without `steps_per_execution`, a chunk has 16 batches.
 
@@ -457,7 +458,7 @@ def dssm(
             `debias.retrieval.layers.history.HISTORIES`. If None, the tower reads no
             history.
         length: Length of the longest history.
-        **options: Further arguments of `Encoder`, for both towers. If `normalize_users`
+        **options: Other arguments of `Encoder`, for both towers. If `normalize_users`
             is true, user vectors have length 1, like item vectors. By default, the
             length of user vectors is free and expresses how specific a user's taste is.
             `compress` and `rows` of `debias.layers.embedding.RowEmbedding` apply to all

@@ -215,8 +215,9 @@ def lifted(vectors: np.ndarray) -> np.ndarray:
     """Extends vectors so that Euclidean search gives the order of inner products.
 
     Each vector gets the additional entry sqrt(max |v|^2 - |v|^2), and each query gets
-    the additional entry 0. All vectors then have equal length, and |q - v|^2 = |q|^2 +
-    max |v|^2 - 2 q v. Vectors that already have equal length are returned unchanged.
+    the additional entry 0. The extended vectors have equal length, and |q - v|^2 =
+    |q|^2 + max |v|^2 - 2 q v. Vectors that already have equal length are returned
+    unchanged.
 
     Source: Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
     Transformation for Inner-Product Spaces, RecSys 2014.
@@ -349,7 +350,7 @@ def hnsw(
 
     Args:
         vectors: (N, d) float32.
-        progress: Function that is called with the share built so far.
+        progress: Function that is called with the share of the index built so far.
         links: M, the number of links per node.
         effort: efSearch, the number of candidates in a search, at least k. If the
             recall is too low, the effort is doubled with a warning.
@@ -479,9 +480,9 @@ class Report(NamedTuple):
     Attributes:
         kind: Name of the searcher, or "exact".
         recall: Mean share of the exact k best items that the search finds.
-        k: Number of best items in the recall.
+        k: Number of best items on which the recall is based.
         p50_ms, p99_ms: Median and 99th percentile of the search time, in milliseconds.
-        seconds: Build time in seconds. None if it was not measured.
+        seconds: Build time in seconds. None if the build time was not measured.
     """
 
     kind: str
@@ -494,7 +495,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """All vectors, a searcher, and the rows that changed since it was built.
+    """All vectors, a searcher, and the rows that changed after it was built.
 
     Attributes:
         vectors: (N, d) float32.
@@ -565,7 +566,7 @@ class Index:
 
         Returns:
             Rows and scores of the k best items, by decreasing score. Ties are ordered
-            by row. If fewer than k rows are allowed, all of them are returned.
+            by row. If fewer than k rows are allowed, all allowed rows are returned.
 
         Raises:
             ValueError: k is less than 1, or the query does not have size d or is not
@@ -674,7 +675,7 @@ def build(
             queries are 200 evenly spaced item vectors. The recall for item vectors may
             differ from the recall for user vectors.
         k: Number of best items to compare with the exact result.
-        progress: Function that is called with the share built so far.
+        progress: Function that is called with the share of the index built so far.
         recall: Required recall: the share of the exact k best items that the searcher
             finds.
 

@@ -33,8 +33,8 @@ class Milvus:
         dim: d, the dimension of the vectors.
         size: N, the number of vectors.
         effort: Search parameter "ef", the number of candidates.
-        folder: Folder with the files of the embedded edition, removed together with
-            this object.
+        folder: Folder with the files of the embedded edition. The folder is removed
+            together with this object.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ def milvus(
     """Builds an HNSW graph for inner products in Milvus.
 
     When a version is removed, its collection stays in the cluster, because other
-    programs may use the cluster.
+    programs may use the collection.
 
     Args:
         vectors: (N, d) float32.

@@ -232,7 +232,7 @@ def _between(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
 
 
 def _feature(version: Version, name: str, value: Any) -> np.ndarray:
-    """A raw value as a column of one row."""
+    """Converts a raw value to a column with one row."""
     column = version.users.columns[name]
     if column.dtype.kind == "f":
         if not _is_number(value):

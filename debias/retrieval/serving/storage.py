@@ -3,7 +3,7 @@
 Each storage contains the file CURRENT and numbered folders, such as `versions/000007`.
 The first part of this path, "versions", is the kind of the folder. A new folder appears
 atomically. In an object store, the files of a folder are uploaded one by one, with the
-manifest last, and CURRENT is changed by a single write. Before the files of a store are
+manifest last. CURRENT is changed by a single write. Before the files of a store are
 read, they are copied to the cache, `$DEBIAS_CACHE`, and verified by checksums.
 """
 

@@ -203,10 +203,10 @@ class Served:
         name: Name of the version.
         tower: Path of the `tower.onnx` of the version.
         index: Index of the item vectors.
-        about: The entry "extra" of the manifest. Its keys are "kind" ("full" or
-            "increment"), "learner" (folder of the training state), "applied" (marks),
-            and "full" (learner and marks of the last full update). The caller may add
-            entries.
+        about: The entry "extra" of the manifest. The keys of this entry are "kind"
+            ("full" or "increment"), "learner" (folder of the training state), "applied"
+            (marks), and "full" (learner and marks of the last full update). The caller
+            may add entries.
         repeat: Policy for items that a user took before.
     """
 
@@ -321,8 +321,9 @@ def replace_tables(
         out: File to write.
 
     Returns:
-        Whether the file was written. Nothing is written if a replacement has another
-        size than its table, or if a table does not occur exactly once in the model.
+        Whether the file was written. Nothing is written if a new table and its old
+        table differ in size, or if an old table does not occur exactly once in the
+        model.
     """
     import onnx
     from onnx import numpy_helper
@@ -461,9 +462,9 @@ def update(
     Incremental updates publish one version for each chunk of events. A full update
     publishes one version. A full update starts from the state of the last full update,
     and trains on all later events, including events that incremental updates have
-    applied. If the process is killed at any moment, call this function again. No
-    published version is lost, and every event is applied exactly once. If a process was
-    killed, the numbers in the names of versions and training states may have a gap.
+    applied. If the process was killed, call this function again. No published version
+    is lost, and every event is applied exactly once. If a process was killed, the
+    numbers in the names of versions and training states may have a gap.
 
     Items are never removed. To withdraw an item, exclude the item by a filter
     (`where`), or train again and publish a smaller catalogue.

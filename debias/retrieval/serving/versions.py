@@ -149,7 +149,7 @@ def publish(
             of the histories are published instead.
         repeat: Policy for items that users took: "exclude", "allow", or a `Repeat`.
         ranker: Path of a ranker that `debias export` wrote as ONNX. The version will
-            contain this ranker.
+            contain a copy of the ranker.
         stranger: (d,) vector of users without known id, history and features, such as
             the mean user vector. If None, the tower computes this vector.
         extra: Additional JSON values to store in the version, such as the position in

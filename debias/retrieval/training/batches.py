@@ -278,8 +278,8 @@ class Batches(keras.utils.PyDataset):
         """Yields the batches of this and later epochs in stacks of `size`.
 
         Yields:
-            A stack, and the number of valid batches in the stack. This number is below
-            `size` if an epoch ends within the stack.
+            A stack, and the number of valid batches in the stack. The number of valid
+            batches is below `size` if an epoch ends within the stack.
         """
         ahead = copy.copy(self)  # batches made ahead must not advance this epoch
         for _ in range(epochs):
@@ -297,7 +297,7 @@ class Batches(keras.utils.PyDataset):
         """The batches of an epoch as a `tf.data.Dataset`, made in chunks.
 
         For a plain `PyDataset`, Keras calls Python for each batch and passes the arrays
-        one by one. These calls take longer than a small training step.
+        one by one. The calls of Python take longer than a small training step.
         """
         import tensorflow as tf
 

@@ -26,7 +26,7 @@ def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(Q, N) inner products; with K vectors per query, the largest of K products.
 
     `queries` is (Q, d), or (Q, K, d) with K vectors per query. Zero vectors of a query
-    are ignored, unless all its vectors are zero.
+    are ignored, unless all vectors of the query are zero.
 
     >>> dot_scores(np.array([[[1.0, 0.0], [0.0, 0.0]]]), -np.eye(2)).tolist()
     [[-1.0, 0.0]]

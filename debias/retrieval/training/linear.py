@@ -45,10 +45,10 @@ def spectrum(log: Interactions, rank: int = RANK, power: float = 0.0) -> Spectru
         log: Events of users.
         rank: Number of eigenvalues. If all items have few users, many eigenvalues have
             a similar size, so a higher rank may be better.
-        power: If n users took an item, its column of X is divided by n^power. After the
-            division, the largest eigenvalues depend less on popular items. With all
-            eigenvalues, the division would only multiply the regularisation of the item
-            by n^(2 power).
+        power: The column of an item in X is divided by n^power if n users took the
+            item. After the division, the largest eigenvalues depend less on popular
+            items. With all eigenvalues, the division would only multiply the
+            regularisation of the item by n^(2 power).
 
     Source: the powers of the counts are from Shen et al., How Powerful is Graph
     Convolution for Recommendation?, CIKM 2021.

@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
         temperature: Divisor of the inner products.
         seed: Random seed of the initial weights.
         config: Fields of `debias.retrieval.training.learner.TrainingConfig` that differ
-            from its defaults.
+            from the defaults.
         compress, rows: Compression of id tables, see
             `debias.layers.embedding.RowEmbedding`.
         history: How the tower reads a history, a value in `HISTORIES[tower]`.

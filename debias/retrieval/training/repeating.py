@@ -23,10 +23,10 @@ def withheld(log: Interactions, least: int = 600, share: float = 0.1) -> np.ndar
 
     The last event of each user in a sample is withheld. The sample is evenly spaced
     among the users with at least two events. The sample contains a share `share` of the
-    users with at least two events, but at least `least` and at most `USERS` users.
-    Other events of the user at the same time are also withheld. Otherwise, the rest of
-    a basket would count as the most recent items, which a user never takes next. If all
-    events of a user have the same time, only one event is withheld.
+    users with at least two events, but at least `least` and at most `USERS` users. The
+    user's other events at the time of the last event are also withheld. Otherwise, the
+    rest of a basket would count as the most recent items, which a user never takes
+    next. If all events of a user have the same time, only one event is withheld.
 
     >>> from debias.retrieval.data.interactions import from_columns
     >>> withheld(from_columns(["u", "u", "v"], ["i", "j", "i"], [2, 1, 1])).tolist()
@@ -66,14 +66,14 @@ class Choices(NamedTuple):
 
 
 def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
-    """(4,) weights of the bonus to logits, fitted by a conditional logit model.
+    """(4,) weights of the bonus for logits, fitted by a conditional logit model.
 
     Let x be the features and z the logits of taken items. The weights w maximise
 
         sum over repeats of w x  -  prior |w|^2 / 2
             - sum over events of log(exp(rest) + sum over taken items of exp(z + w x))
 
-    This likelihood is concave. w3 must be at least -1. If w3 were below -1, a higher
+    The likelihood is concave. w3 must be at least -1. If w3 were below -1, a higher
     logit would lower the score of an item that the user took. With few events, a w3
     below -1 can be the optimum by chance.
 
@@ -228,13 +228,13 @@ def best_shift(
 
     The shift is 0 if no gain exceeds two standard errors.
 
-    The likelihood assumes calibrated logits. If the logits of other items are
-    overconfident, the items that the user took rank too low. Adding a constant to w0
-    corrects this error.
+    The likelihood assumes calibrated logits. If the logits of items that the user did
+    not take are overconfident, the items that the user took rank too low. Adding a
+    constant to w0 raises the items that the user took.
 
     Args:
         choices: The choices to which the weights were fitted.
-        weights: (4,) weights w0 to w3 of the bonus to logits.
+        weights: (4,) weights w0 to w3 of the bonus for logits.
         top: (E, k) largest logits of items not taken before, in increasing order. k is
             50, or the size of a smaller catalogue.
         target: (E,) logit of the next item, or minus infinity for a repeat.

@@ -74,8 +74,9 @@ def read_log(
 
     Args:
         source, columns, progress: See `debias.retrieval.data.events.read_events`.
-        users, items: Raw features, as from `debias.data.features.read_features`. If
-            None, the id is the only feature.
+        users, items: Raw features, in the form that
+            `debias.data.features.read_features` returns. If None, the id is the only
+            feature.
         targets: Allowed targets, if `columns` has a column of targets.
 
     Returns:
@@ -123,9 +124,9 @@ def train(
 ) -> dict[str, Any]:
     """Starts or resumes training in a folder, and saves the learner after each pass.
 
-    If repeats are modelled, `select` fits their weights to held-out events. Without
-    `select`, the last events of a sample of users are withheld from training, and the
-    weights are fitted to these events.
+    With the policy "model", `select` fits the weights of the bonus to held-out events.
+    Without `select`, the last events of a sample of users are withheld from training,
+    and the weights are fitted to these events.
 
     Args:
         folder: Folder for the files that the docstring of this module lists. The caller
@@ -221,7 +222,7 @@ def _chosen(
     progress: Callable[[int], None],
     at: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Reads the choice from its file, or makes it and writes the file."""
+    """Reads the choice from a file, or makes the choice and writes the file."""
     if not path.exists():
         trials = path.with_name("trials")
         found = select(log, recipes, passes, True, trials, progress, at)
@@ -312,7 +313,7 @@ def encoded(folder: Path, items: int, over: Over, piece: int = PIECE) -> np.ndar
     in the same blocks.
 
     Args:
-        folder: Folder of a finished run. All workers must be able to read it.
+        folder: Folder of a finished run. All workers must be able to read the folder.
         items: Number of items.
         over: `map`, or an equivalent function that encodes pieces in parallel.
         piece: Number of items in a piece.

@@ -193,7 +193,7 @@ def judge(held: HeldOut, most: int | None = None) -> Judge:
 def scorer(learner: Learner) -> Scorer:
     """Scorer of a learner, which scores all items for users at the end of the log.
 
-    If repeats are modelled, the linear part does not score items taken before.
+    With the policy "model", the linear part does not score items taken before.
     """
     served, items = learner.served, learner.item_vectors()
     linear = getattr(served, "linear", 0) if learner.config.repeat == "model" else 0
@@ -307,7 +307,7 @@ def trial(
 def _ranks(
     learner: Learner, held: HeldOut, asked: Judge, added: Sequence[Addition]
 ) -> list[tuple[np.ndarray, Repeat]]:
-    """For each addition, ranks (E,) and the policy of repeats fitted with it."""
+    """For each addition, ranks (E,) and the policy of repeats fitted to the scores."""
     score = scorers(learner, added)
     repeats = policies(score, learner, held, len(added))
     return list(zip(asked.ranks_of_each(score, repeats), repeats, strict=True))
