@@ -1,4 +1,4 @@
-"""Converts Arrow arrays to a standard layout, and finds faulty entries."""
+"""Converts Arrow arrays to basic types, and finds faulty entries."""
 
 from collections.abc import Callable
 
@@ -16,11 +16,11 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Converts an array to the standard layout, with equal values.
+    """Converts an array to a basic Arrow type, with the same values.
 
-    Dictionary and run-end encoded arrays are decoded. Large text, text views and bytes
-    become text; `first_no_text` finds bytes that are not UTF-8. List views become
-    lists.
+    Dictionary and run-end encoded arrays are decoded. Binary values, large strings and
+    string views become strings; `first_no_text` finds strings that are not UTF-8. List
+    views become lists.
     """
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -46,10 +46,11 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def whole(array: pa.Array) -> pa.Array:
-    """Converts text such as "1.0" to numbers.
+    """Converts a text column to floats if an entry ends in ".0", such as "1.0".
 
-    Data frames write 1.0 for the whole number 1 if values are missing. Text is returned
-    unchanged if no entry ends in ".0".
+    Data frames store an integer column with missing values as floats, so that 1 is
+    written as "1.0". The array is returned unchanged if no entry ends in ".0", or if
+    any entry is not a number.
 
     >>> whole(pa.array(["1.0", None])).to_pylist(), whole(pa.array(["1"])).to_pylist()
     ([1.0, None], ['1'])
@@ -65,9 +66,9 @@ def whole(array: pa.Array) -> pa.Array:
 
 
 def whole_with_gaps(array: pa.Array) -> pa.Array:
-    """Converts floats to integers if some are missing and all others are whole.
+    """Converts whole floats to integers if the column has missing values.
 
-    Data frames store integers with missing values as floats.
+    Data frames store an integer column with missing values as floats.
 
     >>> whole_with_gaps(pa.array([7.0, None])).to_pylist()
     [7, None]
@@ -88,7 +89,8 @@ def whole_with_gaps(array: pa.Array) -> pa.Array:
 def whole_names(array: pa.Array) -> pa.Array:
     """Replaces names such as "7.0" by "7".
 
-    Data frames write 7.0 for the whole number 7 if values are missing.
+    Data frames store an integer column with missing values as floats, so that the id 7
+    is written as "7.0".
 
     >>> whole_names(pa.array(["7.0", "007.0", "v1.0", "7.5", None])).to_pylist()
     ['7', '007.0', 'v1.0', '7.5', None]
@@ -101,7 +103,7 @@ def whole_names(array: pa.Array) -> pa.Array:
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Converts a column to one array in the standard layout."""
+    """Converts a column to a single array of a basic Arrow type (see `plain`)."""
     if isinstance(column, pa.ChunkedArray):
         pieces = [plain(chunk) for chunk in column.chunks]
         pieces = pieces or [pa.nulls(0, column.type)]

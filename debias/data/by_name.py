@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 def columns_of(
     schema: pa.Schema, names: Sequence[str], where: str = "table"
 ) -> tuple[str, ...]:
-    """Columns that `matrix` reads for the given features, without repetition.
+    """Distinct columns from which `matrix` reads the given features.
 
     Raises:
         ValueError: A feature is missing, occurs twice in the table, or is requested
@@ -68,9 +68,8 @@ def matrix(
         missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:
-        ValueError: A feature is missing, occurs twice, or is not a finite number, or
-            the lists of a column are longer or shorter than the number of requested
-            features. The message names the feature.
+        ValueError: A feature is missing, occurs twice, or is not a finite number, or a
+            list does not have the expected length. The message names the feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]

@@ -1,10 +1,10 @@
 """Encodes columns of any type as a feature matrix of numbers and category codes.
 
 The type of a column determines its kind. Numbers, decimals and booleans are read as
-numbers, and dates as days since 1970. A list of text becomes several categories, and a
-list of numbers becomes a vector. All columns of a CSV file are text. A text column is
-read as numbers, dates or booleans if its first rows hold such values, and as a category
-otherwise. NULL, NaN and the empty text are missing values.
+numbers, and dates as days since 1970. A list of texts becomes several categories, and a
+list of numbers becomes a vector. All columns of a CSV file are text. The first rows of
+a text column determine whether it holds numbers, dates, booleans or categories (see
+`guessed`). NULL, NaN and the empty text are missing values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,12 +60,13 @@ def kinds_of(
         numbers: Columns to read as numbers, whatever their type.
 
     Returns:
-        For each column, a kind of `debias.data.kinds`, "vector" for lists of numbers,
-        or "guess" for text, whose kind `Reader` guesses.
+        The kind of each column: a kind of `debias.data.kinds`, "vector" for lists of
+        numbers, or "guess" for text. `Reader` replaces "guess" by a kind that it infers
+        from the first rows.
 
     Raises:
         ValueError: The type of a column is not supported for features. The message
-            names the part and the column.
+            names the file and the column.
 
     >>> from debias.data.tables import open_parts
     >>> table = pa.table({"brand": ["a"], "price": [1.5], "size": [3]})
@@ -126,7 +127,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class OtherKind(Exception):
-    """Raised if a column turns out to have another kind than assumed.
+    """Raised if the values of a column do not fit the kind assumed so far.
 
     The caller catches the error and reads the table again with the new kind.
     """
@@ -140,12 +141,12 @@ class OtherKind(Exception):
 
 
 class Reader:
-    """Encodes batches of a table as feature matrices, with growing vocabularies.
+    """Encodes batches of a table as feature matrices, and collects the vocabularies.
 
     Args:
         kinds: Kinds of the feature columns, from `kinds_of`.
         asked: Columns that the caller declared as numbers.
-        role: Role of the columns in the batches.
+        role: Role of the columns to encode, such as "features" or "target".
     """
 
     def __init__(
@@ -163,12 +164,12 @@ class Reader:
         self._present = Present()
 
     def matrix(self, batch: Batch) -> np.ndarray:
-        """Encodes the shown items of a batch as (n, F) float32, codes before numbers.
+        """Encodes the shown items of a batch as (n, F) float32, category codes first.
 
         Raises:
             ValueError: A value is not allowed in its column. The message names the
                 file, the column and the row.
-            OtherKind: A text column has another kind than assumed so far.
+            OtherKind: The values of a text column do not fit the kind assumed so far.
         """
         names = batch.chosen[self.role]
         coded, numbers = [], []
@@ -188,7 +189,7 @@ class Reader:
         return found
 
     def features(self, columns: Sequence[str]) -> Features:
-        """The features of the matrix; each feature of lists has `LONGEST` columns."""
+        """The features of the matrix; a list of categories takes `LONGEST` columns."""
         coded, numbers = [], []
         for name in columns:
             kind = self.kinds[name]
@@ -248,11 +249,12 @@ class Reader:
     def _note_beyond(
         self, batch: Batch, name: str, codes: np.ndarray, size: np.ndarray | None = None
     ) -> None:
-        """Remembers the row of the first value that does not fit the vocabulary.
+        """Records the row of the first value that exceeds the largest vocabulary.
 
         Args:
             batch, name: The column.
-            codes: Codes of the values: one per entry, or `size` (n,) per entry.
+            codes: Codes of the values: one code per entry, or `size[k]` codes for entry
+                k.
         """
         if len(self._codes.get(name, ())) <= MOST or name in self.beyond:
             return
@@ -385,8 +387,8 @@ def text_of(value: Any) -> str:
 def guessed(array: pa.Array) -> str:
     """Guesses the kind of text: "number", "boolean", "date" or "category".
 
-    The kind is "number" if more than half of the values are numbers. Other text in a
-    column of kind "number" is an error, not a category.
+    The kind is "number" if more than half of the values are numbers. In a column of
+    kind "number", any other text is an error.
 
     >>> [guessed(pa.array(v)) for v in (["1", "x", "2"], ["true", None], ["a"])]
     ['number', 'boolean', 'category']
@@ -405,7 +407,7 @@ def guessed(array: pa.Array) -> str:
 
 
 def other_date(values: Sequence[str]) -> str | None:
-    """The first value if over half of the values are dates not in ISO 8601.
+    """The first value if most values are dates in a format other than ISO 8601.
 
     >>> other_date(["31.01.2026", "1.2.2026"]), other_date(["1.2.3", "a"])
     ('31.01.2026', None)
@@ -464,13 +466,13 @@ def _days(array: pa.Array) -> np.ndarray:
 
 
 def encoded(batch: Batch, feature: Feature, place: int) -> np.ndarray:
-    """Encodes a column as codes of a feature's vocabulary, or as numbers.
+    """Encodes a column as category codes from the feature's vocabulary, or as numbers.
 
     The result has shape (n, width).
 
     Raises:
-        ValueError: A value is not a number although the feature is numeric. The message
-            names the file and the row.
+        ValueError: A value of a numeric feature is not a number. The message names the
+            file and the row.
     """
     if not feature.coded:
         reader = Reader({feature.name: feature.kind}, [feature.name])

@@ -17,7 +17,7 @@ class Column(NamedTuple):
         shape: Axes of the array, one character each: S for sessions, L for ranks, C for
             context features, and 2 for an axis of length 2.
         low, high: Smallest and largest allowed value at a shown item.
-        above: Whether `low` itself is forbidden.
+        above: Whether values must be above `low`, so that `low` itself is not allowed.
         padding: Required value of padding cells; None if any value is allowed.
     """
 
@@ -54,9 +54,9 @@ TRUTH = ("user_type", "examination", "attraction", "satisfaction")
 def checked(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Checks and converts the columns of a log.
 
-    The columns of `COLUMNS` come first in the result, in the order of this table. Other
-    columns are presentation columns if they hold whole numbers, and targets if they
-    hold floats.
+    In the result, the columns listed in `COLUMNS` come first, in the order of
+    `COLUMNS`. Other columns are presentation columns if they hold whole numbers, and
+    targets if they hold floats.
 
     Args:
         given: Values by column name; None for an absent column.
@@ -117,7 +117,7 @@ def known(name: str) -> str:
 
 
 def others(names: Iterable[str]) -> list[str]:
-    """The names that are not in `COLUMNS`, in their given order."""
+    """The names that are not in `COLUMNS`, in their original order."""
     return [name for name in names if name not in COLUMNS]
 
 
@@ -140,8 +140,8 @@ def extra(
     """Converts presentation columns or targets to arrays; None if there are none.
 
     Raises:
-        ValueError: A column has the name of a standard column, or a presentation column
-            does not hold whole numbers.
+        ValueError: A name is in `COLUMNS` or `RESERVED`, or a presentation column does
+            not hold whole numbers.
     """
     if not given:
         return None

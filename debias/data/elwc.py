@@ -1,7 +1,8 @@
-"""Reads and writes ranking data in TensorFlow Ranking's format ELWC.
+"""Reads and writes ranking data in ELWC, a file format of TensorFlow Ranking.
 
-ELWC means "example list with context". A record is a query. The field `examples` of a
-record holds the items, and the field `context` holds the features that all items share.
+ELWC means "example list with context". Each record holds one query. The field
+`examples` of a record holds the items, and the field `context` holds the features that
+all items share.
 """
 
 from collections.abc import Iterator
@@ -32,9 +33,9 @@ def write_elwc(
 
     The file is compressed if its name ends in .gz.
 
-    Each number becomes a `float_list` with one entry and the name of its feature.
-    Features without names are called f0, f1 and so on. Categories become bytes. Missing
-    values are left out.
+    A number is written as a `float_list` with one entry, and a category as a
+    `bytes_list`, under the name of the feature. Features without names are called f0,
+    f1 and so on. Missing values are left out.
 
     Args:
         data: The queries.
@@ -103,9 +104,9 @@ def read_elwc(
 ) -> RankingData:
     """Reads a TFRecord file in ELWC format, plain or compressed (.gz).
 
-    Features of the context become features of each item. Bytes are read as categories,
-    single numbers as numbers, and several numbers as a vector. Records without examples
-    are skipped.
+    Context features become features of every item of the query. Bytes are read as
+    categories, single numbers as numbers, and several numbers as a vector. Records
+    without examples are skipped.
 
     Args:
         path: The file.
@@ -149,7 +150,7 @@ def read_elwc(
 def _rows(
     path: Path, label: str | None, query: str | None
 ) -> tuple[list[dict[str, Any]], np.ndarray, list[Any]]:
-    """The features and the list number of each example, and the ids of the lists."""
+    """The features and the query number of each example, and the ids of the queries."""
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import input_pb2
 
@@ -195,7 +196,7 @@ def _items(rows: list[dict[str, Any]]) -> np.ndarray | None:
 
 
 def _column(path: Path, name: str, rows: list[dict[str, Any]]) -> pa.Array:
-    """One feature of all examples; a column of lists if any has several values."""
+    """One feature of all examples, as lists if any example has several values."""
     values = [row.get(name) for row in rows]
     if any(isinstance(value, list) for value in values):
         values = [v if v is None or isinstance(v, list) else [v] for v in values]

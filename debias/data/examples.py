@@ -28,7 +28,7 @@ _KINDS = {
 
 
 def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
-    """Yields the records of a TFRecord file in tensors of `rows` records.
+    """Yields the records of a TFRecord file as tensors of up to `rows` records.
 
     The file may be plain or compressed (.gz).
 
@@ -59,8 +59,8 @@ def schema_of(path: str | Path) -> pa.Schema:
     """Infers the schema of a file of examples from its first 1000 records.
 
     Raises:
-        ValueError: The file is not a TFRecord file, is empty, or has no examples. The
-            message names the file.
+        ValueError: The file is empty, is not a TFRecord file, or does not hold
+            `tf.train.Example` records. The message names the file.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -107,8 +107,9 @@ def batches_of(
         columns: Columns to read. A feature that an example lacks becomes NULL.
 
     Raises:
-        ValueError: The file is damaged, or a feature has another type or more values
-            than in the first rows. The message names the file, the feature and the row.
+        ValueError: The file is damaged, or a feature has a different type or more
+            values than in the first rows. The message names the file, the feature and
+            the row.
     """
     start = 0
     for raw in records(path):

@@ -33,28 +33,29 @@ def read_features(
     numbers: Sequence[str] = (),
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Reads raw columns for `FeatureTable.build` and `FeatureTable.append`, "id" first.
+    """Reads raw columns for `FeatureTable.build` and `FeatureTable.append`.
 
-    Lists become multi-valued features, floats and decimals become numeric features, and
-    all other values become categorical features. Whole numbers are therefore categories
-    unless `numbers` names their column. A CSV column is numeric if all its values are
-    numbers and at least one is not a whole number. NULL means a missing value, also in
-    a list. Data frames write 7.0 for the whole number 7 if a column has missing values.
-    Float columns of whole numbers with missing values are therefore read as whole
-    numbers. An id 7.0 is read as the id 7, even if the ids are text.
+    The first column of the result is "id". Lists become multi-valued features, floats
+    and decimals become numeric features, and all other values become categorical
+    features. Whole numbers are therefore categories unless `numbers` names their
+    column. A CSV column is numeric if all its values are numbers and at least one is
+    not a whole number. NULL means a missing value, even within a list. Data frames
+    store an integer column with missing values as floats. A float column is therefore
+    read as whole numbers if it has missing values and all other values are whole. An id
+    7.0 is read as the id 7, even if the ids are text.
 
     Args:
         source: See `debias.data.tables.open_parts`, with one row per user or item.
         id: Name of the id column.
         features: Names and patterns of the columns to read.
         progress: Called with the share of the source read so far.
-        first: Whether an id may occur in several rows, of which only the first row is
+        first: Whether an id may occur in several rows. If so, only its first row is
             read.
-        numbers: Names of columns of whole numbers to read as numeric features.
-        notice: Called with a message for each column that may not be categorical. A
-            column with many distinct whole numbers may be numeric. A column with a
-            different category in almost every row may hold titles, or prices with a
-            comma.
+        numbers: Columns of whole numbers to read as numeric features.
+        notice: Called with a message for each column that is read as categories but may
+            not be categorical. A column with many distinct whole numbers may be
+            numeric. A column with a different category in almost every row may hold
+            titles, or prices with a comma.
 
     Raises:
         ValueError: A column is missing, an id is empty or occurs twice, a column of
@@ -104,7 +105,7 @@ def read_features(
 def _chosen(
     parts: Sequence[Part], id: str, features: Sequence[str], numbers: Sequence[str]
 ) -> tuple[str, ...]:
-    """The id column and the feature columns; all parts must have the same ones."""
+    """The id column and the feature columns, which must exist in all files."""
     name, schema = parts[0].name, parts[0].schema
     if id not in schema.names:
         raise ValueError(
@@ -160,7 +161,7 @@ def _ids(name: str, id: str, column: pa.ChunkedArray) -> list[str]:
 
 
 def _said(column: pa.Array) -> str:
-    """What is unusual about a column of categories; "" if nothing is unusual."""
+    """Describes why a column may not be categorical; "" if nothing is unusual."""
     kind, there = column.type, len(column) - column.null_count
     if is_list(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return ""
@@ -195,7 +196,7 @@ def _values(column: pa.Array, number: bool = False) -> list[Any]:
 
 
 def _numbers(column: pa.Array) -> pa.Array:
-    """Casts text to floats if it is numeric but not all whole numbers."""
+    """Casts text to floats if all values are numbers and any is not a whole number."""
     if not pa.types.is_string(column.type):
         return column
     for kind, made in ((pa.int64(), column), (pa.float64(), None)):

@@ -25,14 +25,13 @@ _BLOCK = 1 << 16
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Context manager for an atomic write to `path`.
 
-    The context manager yields a temporary path. When the block ends, the file at the
-    temporary path is renamed to `path`.
+    The context manager yields a temporary path. At the end of the `with` block, the
+    temporary file is renamed to `path`.
 
-    Until the new file is complete, readers see the old file, or no file if there was
-    none. If the block raises an error, or the disk is full, the new file is removed and
-    the old file stays. A process killed inside the block leaves a hidden file
-    `.NAME.*.part`. This library never reads the hidden files, and the next
-    `atomic_write` to `path` removes them.
+    Until then, readers see the old file, if there is one. If the block raises an error
+    or the disk is full, the new file is removed and the old file stays. A process
+    killed inside the block leaves a hidden file `.NAME.*.part`. This library never
+    reads the hidden files, and the next `atomic_write` to `path` removes them.
 
     Raises:
         OSError: The disk is full, or the folder is not writable. The message names the
@@ -64,7 +63,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     If the folder already exists, it must be empty.
 
     Raises:
-        ValueError: The path exists and is not an empty folder. An existing path is not
+        ValueError: The path exists and is not an empty folder. In this case, nothing is
             changed.
         OSError: See `atomic_write`.
     """
@@ -85,7 +84,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Names the path if the disk is full or the folder read-only.
+    """Adds the path to the error if the disk is full or the folder is read-only.
 
     Other errors pass unchanged, because they may concern other files.
     """
@@ -114,8 +113,8 @@ def _new_folder(path: Path) -> tuple[Path, int]:
 def _held_part(path: Path, new: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:
     """Creates a temporary file or folder beside the path, and locks it.
 
-    First, the function removes temporary files of the path that no process has locked,
-    because their writers were killed. The lock ends with the process.
+    First, the function removes earlier temporary files of the path that no process has
+    locked: the processes that wrote them were killed. The lock ends with the process.
     """
     for left in path.parent.iterdir():
         middle = left.name.removeprefix(f".{path.name}.").removesuffix(_PART)
@@ -185,7 +184,7 @@ def _umask() -> int:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """The cache folder: `cache`, else $DEBIAS_CACHE, else the user's cache folder.
+    """The first of `cache`, $DEBIAS_CACHE and the user's cache folder that is set.
 
     >>> cache_folder("copies")
     PosixPath('copies')
@@ -238,17 +237,17 @@ def check_regular(path: "AnyPath") -> None:
 
 
 def sampled_hash(sizes: Sequence[int], read: Callable[[int, int, int], bytes]) -> str:
-    """Hash of large parts, from samples of their bytes, as 32 hexadecimal digits.
+    """Hash of byte strings, sampled if they are large, as 32 hexadecimal digits.
 
     Every byte is hashed if the parts have at most 256 MB in total. Above 256 MB, the
-    hash covers 4,096 evenly spaced blocks of 64 KB, the last block of each part, and
-    all sizes. A change outside the hashed blocks that keeps the size of each part does
-    not change the hash.
+    hash covers the sizes of the parts, 4,096 evenly spaced blocks of 64 KB, and the
+    last block of each part. The hash then misses changes outside these blocks if every
+    part keeps its size.
 
     Args:
         sizes: Size of each part in bytes.
-        read: Function that takes the number of a part, a start and a stop, and returns
-            the bytes of the part from start to stop.
+        read: Function of a part number, a start and a stop that returns the bytes of
+            the part from start to stop.
 
     >>> sampled_hash([3], lambda part, start, stop: b"abc"[start:stop])
     '10366aba46518e2b9d040dde242bbc5a'

@@ -16,10 +16,10 @@ from debias.data.tables import Source, files_of, in_memory, table_of
 def fingerprint(source: "Source | ClickLog | Stream | RankingData") -> str:
     """Hash of the content of a source, as 32 hexadecimal digits.
 
-    The fingerprint of files depends on their bytes and their order, but not on their
-    names and times. A copy of a log, or a link to it, therefore has the same
-    fingerprint. The same sessions in another format have a different fingerprint. Above
-    256 MB, only a sample is read (see `debias.data.files.sampled_hash`), so a
+    The fingerprint of files depends on their content and order, but not on their names
+    and modification times. A copy of a log, or a link to it, therefore has the same
+    fingerprint. The same sessions in two file formats have different fingerprints.
+    Above 256 MB, only a sample is read (see `debias.data.files.sampled_hash`), so a
     fingerprint takes less than a second for any size.
 
     Args:

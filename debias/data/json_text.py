@@ -1,8 +1,8 @@
 """Converts JSON of any layout to the JSON lines that Arrow parses.
 
 Arrow needs one object per line and one type per field. Exported files may also contain
-arrays, objects over several lines, and text columns that hold JSON. The ids in a file
-may be numbers in one row and text in another.
+arrays, objects over several lines, and text columns that hold JSON. An id may be a
+number in one row and text in another row.
 """
 
 import io
@@ -26,7 +26,7 @@ _CLASH = re.compile(r"Column\(/(.+?)\) changed from (\w+) to (\w+)")
 
 
 def is_lines(stream: BinaryIO) -> bool:
-    """Whether a file seems to have one JSON object per line, judging by its first line.
+    """Guesses from the first line whether a file has one JSON object per line.
 
     >>> [is_lines(io.BytesIO(text)) for text in (b'{"a": 1}', b"[{}]", b"{\\n}")]
     [True, False, False]
@@ -37,9 +37,9 @@ def is_lines(stream: BinaryIO) -> bool:
 
 
 def learnt(odd: Odd, error: BaseException | None) -> bool:
-    """Records the field that has two types according to an error of Arrow.
+    """Records the field that has two types, as reported by an error of Arrow.
 
-    Returns whether the field was not recorded before.
+    Returns True if the error names a field that was not recorded before.
 
     >>> odd, text = {}, "Column(/a/[]/b) changed from string to number in row 6"
     >>> learnt(odd, ValueError(text)), odd
@@ -56,7 +56,7 @@ def learnt(odd: Odd, error: BaseException | None) -> bool:
 
 
 def with_text(schema: pa.Schema, path: Sequence[str]) -> pa.Schema:
-    """Changes the type of a field in a schema to text, also within lists.
+    """Changes the type of a field to text; the field may be within lists and structs.
 
     >>> with_text(pa.schema({"a": pa.list_(pa.struct({"b": pa.int64()}))}), ["a", "b"])
     a: list<item: struct<b: string>>
@@ -85,9 +85,9 @@ def as_lines(stream: BinaryIO, name: str, odd: Odd) -> io.RawIOBase:
     Args:
         stream: JSON objects in any layout, or arrays of them.
         name: Name of the file, for error messages.
-        odd: Treatment of each field with mixed types. "text" writes numbers as text.
-            "empty" replaces empty values by null, because PHP writes [] for an object
-            without fields.
+        odd: Treatment of each field with mixed types: "text" converts numbers to text,
+            and "empty" replaces empty values by null, because PHP writes [] for an
+            object without fields.
 
     >>> text = io.BytesIO(b'[{"a": 1, "b": []},\\n {"a": "x", "b": {"c": 2}}]')
     >>> as_lines(text, "", {("a",): "text", ("b",): "empty"}).read()
@@ -175,7 +175,7 @@ def beyond(stream: BinaryIO, name: str, rows: int = 1000) -> set[tuple[str, ...]
 
 
 def leaves(fields: Iterable[pa.Field]) -> set[pa.DataType]:
-    """The types of all values in columns, also within lists and structs."""
+    """The types of all values in columns, including values within lists and structs."""
     found: set[pa.DataType] = set()
     for field in fields:
         kind = field.type
@@ -204,9 +204,10 @@ def _one_type(value: Any, tree: Any) -> Any:
 def holding_json(
     schema: pa.Schema, inside: Iterable[str], lists: Collection[str]
 ) -> list[str]:
-    """Names of text columns in which a nested path or a list is expected.
+    """Names of the text columns that should hold JSON.
 
-    Such columns should hold JSON.
+    A text column should hold JSON if a path of `inside` leads into the column, or if
+    `lists` contains its name.
     """
     found: dict[str, None] = {}
     for path in [*inside, *lists]:
@@ -219,7 +220,7 @@ def holding_json(
 
 
 class Parsed:
-    """Parses a text column of JSON in batches; the first rows determine the type.
+    """Parses a text column of JSON in batches, with the type of the first rows.
 
     Args:
         name: Name of the file, for error messages.

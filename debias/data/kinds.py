@@ -1,9 +1,10 @@
-"""Kinds of features: numbers, dates, booleans, one or several categories.
+"""Kinds of features: number, date, boolean, category, or several categories.
 
-A feature table is a single matrix of floats. In this matrix, a category is a code: 0 is
-a missing value, 1 is out of vocabulary, and the codes of values count from 2. Columns
-of codes come before columns of numbers. A layer that scales numbers therefore only
-needs to know how many columns to skip. A missing number is NaN.
+A feature table is a single matrix of floats. In this matrix, a category is a code: 0
+means a missing value, 1 means a value out of vocabulary, and the values of the
+vocabulary have codes from 2. Columns of codes come before columns of numbers. A layer
+that scales numbers therefore only needs to know how many columns to skip. A missing
+number is NaN.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ MOST = 100_000  # largest vocabulary; it keeps the most frequent values
 
 
 class Feature(NamedTuple):
-    """A feature of an item and its kind.
+    """Name, kind and vocabulary of a feature of the items.
 
     Attributes:
         name: Name of the column in the source.
@@ -53,7 +54,7 @@ Features = tuple[Feature, ...]  # kinds of the columns of a matrix, in order
 
 
 def list_features(column: str, count: int) -> tuple[str, ...]:
-    """Names of the features that a column of lists becomes.
+    """Names of the features into which a column of lists is split.
 
     >>> list_features("vector", 2)
     ('vector[0]', 'vector[1]')
@@ -75,7 +76,7 @@ def column_names(features: Features) -> tuple[str, ...]:
 
 
 def starts(features: Features) -> dict[str, int]:
-    """The first matrix column of each feature, by name."""
+    """Index of the first matrix column of each feature, by name of the feature."""
     ends = np.cumsum([0, *(each.width for each in features)])
     return {each.name: int(end) for each, end in zip(features, ends, strict=False)}
 
@@ -89,9 +90,9 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
     """Checks that a matrix (items, F) can hold these features.
 
     Raises:
-        ValueError: The number of columns is wrong, codes come after numbers, a code is
-            outside its vocabulary, or a number is infinite. The message names the
-            feature and the item.
+        ValueError: The number of columns is wrong, a kind is unknown, codes come after
+            numbers, a code is outside its vocabulary, or a number is infinite. The
+            message names the feature and the item.
     """
     kinds = [each.coded for each in features]
     width = sum(each.width for each in features)
@@ -163,14 +164,14 @@ def trained(
     rare: int = RARE,
     most: int = MOST,
 ) -> Features:
-    """Returns the features with vocabularies from the training data.
+    """Reduces the vocabularies of features to the values in the training data.
 
     Args:
         features: The features of `matrix`.
         matrix: (items, F) values and codes of all items.
         times: (items,) number of training impressions of each item. None counts each
             item once and ignores `rare`.
-        rare: Smallest number of training impressions of a value in the vocabulary.
+        rare: Values with fewer training impressions are left out of the vocabulary.
         most: Largest size of a vocabulary; the most frequent values are kept.
 
     >>> brand = Feature("brand", "category", ("acme", "birch"))
@@ -197,13 +198,13 @@ def trained(
 def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
     """Recodes a matrix (items, F) from the features `have` to the features `want`.
 
-    A value outside the wanted vocabulary becomes code 1, and lists are cut to the
-    wanted length. A number that is wanted as a category is looked up in the vocabulary
-    as text.
+    A value that is not in the vocabulary of `want` becomes code 1. Lists are cut to the
+    width in `want`. A number whose feature is a category in `want` is looked up in the
+    vocabulary as text.
 
     Raises:
-        ValueError: A wanted feature is missing, or is a category but wanted as a
-            number. The message names the feature.
+        ValueError: A feature of `want` is missing in `have`, or is a category in `have`
+            but a number in `want`. The message names the feature.
 
     >>> have, want = Feature("b", "category", ("x", "y")), Feature("b", "category", "y")
     >>> recoded(np.array([[0.0], [1.0], [2.0], [3.0]]), (have,), (want,)).tolist()
@@ -213,7 +214,7 @@ def recoded(matrix: np.ndarray, have: Features, want: Features) -> np.ndarray:
 
 
 def recoder(have: Features, want: Features) -> Callable[[np.ndarray], np.ndarray]:
-    """Prepares a function that recodes the pieces of a matrix as `recoded` does.
+    """Returns a function that recodes parts of a matrix as `recoded` does.
 
     Raises:
         ValueError: See `recoded`.
@@ -298,7 +299,7 @@ def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
 
 
 def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.ndarray:
-    """Converts a feature matrix to (items, D) float32 without codes and NaN.
+    """Converts a feature matrix to numbers (items, D) float32, without codes or NaN.
 
     A missing number becomes the mean of its feature. A category becomes one column for
     each of its most frequent values.
@@ -306,8 +307,7 @@ def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.nd
     Args:
         matrix: (items, F) values and codes of the features.
         features: The features of the matrix.
-        most: Largest number of values of a category that get a column; the most
-            frequent values are chosen.
+        most: Largest number of columns that a category may take.
 
     >>> brand = Feature("brand", "category", ("a", "b"))
     >>> rows = np.array([[2, 1.0], [3, np.nan], [2, 3.0]])

@@ -1,4 +1,4 @@
-"""The layout of a log: its layout columns and the largest id of each column."""
+"""The layout of a log: the columns that a bias tower reads, and their largest ids."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,12 +12,12 @@ CROSSED = 12  # most values of a presentation column that get a bias per positio
 
 
 class Layout(NamedTuple):
-    """The layout columns of a log, and the places where a list can show an item.
+    """The columns of a log that describe where and how an item is shown.
 
     Attributes:
         columns: Largest id of each layout column, in the order that `BiasTower`
-            expects: position first, presentation columns last.
-        places: Each place of a list on each device, as a dict from layout column to id.
+            expects: position, row, column, device, and then presentation columns.
+        places: For each device and position, a dict from layout column to id.
             Presentation columns have their most frequent id.
         kinds: Kinds of the items' features; None if all are numbers.
         cross: Pairs of columns that `BiasTower` crosses: position with each

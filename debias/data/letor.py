@@ -1,11 +1,11 @@
 """Reads LETOR files, such as MSLR-WEB30K, Yahoo and Istella.
 
 A line describes an item: `grade qid:query index:value ... # comment`. scikit-learn
-parses the file, and this module checks the resulting arrays. If a check fails, the text
-is read again line by line to find the faulty line. Queries whose ids are not numbers
-get numbers. Comments give the names of the items. A file is parsed only once. Its
-arrays are cached as memory-mapped .npy files in a folder that is named by the hash of
-the content.
+parses the file, and this module checks the resulting arrays. If a check fails, the file
+is read again line by line to find the faulty line. If query ids are not numbers, the
+queries are numbered. Item names are read from the comments. A file is parsed only once:
+its arrays are cached as memory-mapped .npy files, in a folder whose name contains a
+hash of the file.
 """
 
 import bz2
@@ -51,14 +51,14 @@ def read_letor(
     """Reads one LETOR file, plain or compressed by gzip or bzip2.
 
     `qid:` gives the query of an item, as a number or text. A file without `qid:` needs
-    a second file with the group sizes, which has the same name plus the ending .query
-    (LightGBM) or .group. The name of the item is NAME if its comment contains `docid =
-    NAME`, and the whole comment otherwise.
+    a second file with the number of items of each query. The second file has the same
+    name plus .query (LightGBM) or .group. An item with a comment `docid = NAME` has the
+    name NAME; otherwise, its name is the whole comment.
 
     Args:
         path: The file.
-        feature_count: Number of features of an item. Absent features are 0. None means
-            that the highest index in the file determines the number.
+        feature_count: Number of features of an item. Features that a line leaves out
+            are 0. None means the highest feature index in the file.
         zero_based: Whether the first feature has index 0 instead of 1.
         max_grade: Highest grade; grades are whole numbers from 0.
         cache: Folder for parsed copies. None means $DEBIAS_CACHE, or else the user's
@@ -66,10 +66,9 @@ def read_letor(
 
     Raises:
         ValueError: The file is empty, a line cannot be parsed, the items of a query are
-            not consecutive, a grade is outside 0..max_grade, or a feature is invalid. A
-            feature is invalid if its value is not finite, or if `feature_count` and
-            `zero_based` do not allow its index. The message names the file and the
-            line.
+            not consecutive, or a grade is outside 0..max_grade. Another reason is a
+            feature that is not finite, or whose index `feature_count` and `zero_based`
+            do not allow. The message names the file and the line.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -144,16 +143,16 @@ def read_letor_folder(
     Args:
         folder: The folder; subfolders are ignored.
         feature_count, zero_based, max_grade, cache: See `read_letor`. Without
-            `feature_count`, all splits get the number of features of the widest split;
-            added features are 0.
+            `feature_count`, features with the value 0 are added until all splits have
+            as many features as the widest split.
 
     Returns:
-        Ranking data by split. The splits train, vali and test come in this order; other
-        splits are sorted by file name.
+        Ranking data by name of the split. The order is train, vali and test; splits
+        with other names are sorted by file name.
 
     Raises:
-        ValueError: There is no data file, two files belong to the same split, a file
-            name has words for two splits, or `read_letor` raises the error.
+        ValueError: The folder has no data file, two files belong to the same split, a
+            file name has words for two splits, or `read_letor` fails.
     """
     files = _split_files(Path(folder))
     read = {
@@ -226,7 +225,7 @@ def _stem(file: Path) -> str:
 
 
 def _plain(file: Path) -> Path:
-    """The file name without the suffix of its compression."""
+    """The path without the suffix of a compression."""
     return file.with_suffix("") if file.suffix in _PACKED else file
 
 
@@ -367,7 +366,7 @@ def _item_ids(path: Path, items: int) -> np.ndarray | None:
 
 
 def _check_density(path: Path, features: Any, feature_count: int | None) -> None:
-    """Raises ValueError if a stray index makes a large matrix of over 99% zeros."""
+    """Raises ValueError if one high index causes a large matrix with over 99% zeros."""
     items, count = features.shape
     size = 4 * items * count
     if feature_count is None and size > _LARGE and 100 * features.nnz < items * count:
@@ -384,7 +383,7 @@ def _check_density(path: Path, features: Any, feature_count: int | None) -> None
 def _queries(
     query: np.ndarray, groups: Path | None, items: int, names: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Offsets and ids, from the qid of each line or the sizes in `groups`."""
+    """Offsets and ids of queries, from the qid of each line or the file `groups`."""
     offsets, qid = runs(query) if len(query) else (None, None)
     if qid is not None and names is not None:
         qid = names[qid]

@@ -1,9 +1,9 @@
-"""Conversion between NumPy rectangles and Arrow lists.
+"""Conversion between NumPy arrays and Arrow lists.
 
-An array (S, L), here called a rectangle, corresponds to an Arrow column of S lists of
-the fixed size L. Conversion to Arrow copies only bools, because Arrow packs eight bools
-into a byte. Conversion from Arrow also accepts columns of other programs: lists of
-unequal length and NULLs become padding.
+This module calls an array (S, L) a rectangle. It corresponds to an Arrow column of S
+lists of the fixed size L. Conversion to Arrow copies only bools, because Arrow packs
+eight bools into a byte. Conversion from Arrow also accepts the columns of other
+programs: NULLs and the missing ends of shorter lists become padding.
 """
 
 from typing import NamedTuple
@@ -102,7 +102,7 @@ def rectangle(
 def _spread(values: np.ndarray, inside: np.ndarray, fill: float) -> np.ndarray:
     """An array with `values` in the true cells of `inside` and `fill` elsewhere.
 
-    It has the type of the values, or a wider one that can also hold `fill`.
+    The array has the type of `values`, or a wider type that can also hold `fill`.
     """
     dtype = np.result_type(values.dtype, np.min_scalar_type(fill))
     spread = np.full(inside.shape, fill, dtype)

@@ -42,32 +42,31 @@ class ClickLog:
 
     Args:
         query: (S,) int32 query number.
-        item: (S, L) int32 item number in the ranking data, -1 = padding.
+        item: (S, L) int32 item number in the ranking data; -1 is padding.
         click: (S, L) bool; padding is never clicked.
-        row: (S, L) int16 row on a grid from 1, 0 = padding.
-        column: (S, L) int16 column on a grid from 1, 0 = padding.
-        device: (S,) int16 code from 1, 0 = unknown.
-        context: (S, C) float32 other observed properties of the session, as finite
-            numbers.
+        row: (S, L) int16 row on a grid, counted from 1; 0 at padding.
+        column: (S, L) int16 column on a grid, counted from 1; 0 at padding.
+        device: (S,) int16 code of the device, from 1; 0 means unknown.
+        context: (S, C) float32 further properties of the session, as finite numbers.
         logging_propensity: (S, L) float32 in (0, 1], the probability that the logging
-            policy puts the item at its rank, given the items above. The product over
+            policy puts the item at its rank, given the items above it. The product over
             the shown items is the propensity of the whole list.
         swap: (S, 2) int16 the two ranks (from 1) whose items an intervention swapped;
             both are 0 without an intervention.
-        user_type: (S,) int16 true type of the user. Only simulated logs have this
-            column and the columns `examination`, `attraction` and `satisfaction`.
+        user_type: (S,) int16 true type of the user. Only simulated logs have the
+            columns `user_type`, `examination`, `attraction` and `satisfaction`.
         examination: (S, L) float32 in [0, 1], P(examined at rank k | type of user,
             clicks of the session above rank k).
         attraction: (S, L) float32 in [0, 1], P(click | examined, type of user).
         satisfaction: (S, L) float32 in [0, 1], P(satisfied | clicked).
         presentation: Columns of any name that describe the presentation of items, such
             as a badge, a media type or a height in bins. Each column holds int16 codes
-            from 1, and 0 for none. A column has shape (S,) with one code per list, or
-            shape (S, L) with 0 at padding.
+            from 1; 0 means no value. A column has the shape (S,), with one code per
+            list, or (S, L), with 0 at padding.
         targets: Columns of any name that measure other user actions, such as carts or
             seconds. Each column is (S, L) float32 with finite numbers.
-        items_fingerprint: `RankingData.fingerprint` of the items, which detects the use
-            of other ranking data; None if unknown.
+        items_fingerprint: `RankingData.fingerprint` of the items; None if unknown.
+            `check` uses it to detect a log that belongs to other ranking data.
 
     Raises:
         ValueError: A column has a wrong shape or type, or a value is not allowed. The
@@ -108,7 +107,7 @@ class ClickLog:
         self._set(checked(self.columns()))
 
     def _set(self, columns: Mapping[str, np.ndarray | None]) -> None:
-        """Sets all columns from checked ones; absent columns become None."""
+        """Sets all columns from checked columns; absent columns become None."""
         for name in COLUMNS:
             object.__setattr__(self, name, columns.get(name))
         rest = {name: v for name in others(columns) if (v := columns[name]) is not None}
@@ -150,7 +149,7 @@ class ClickLog:
 
     @property
     def position(self) -> np.ndarray:
-        """(S, L) int32 rank from 1, 0 at padding. An empty cell also takes a rank."""
+        """(S, L) int32 rank from 1; 0 at padding. Empty cells take a rank too."""
         rank = np.arange(1, self.list_size + 1, dtype=np.int32)
         return rank * self.mask
 
@@ -187,14 +186,15 @@ class ClickLog:
         return self._with({n: v for n, v in columns.items() if n in keep})
 
     def check(self, items: "int | RankingData") -> Self:
-        """Checks the log against ranking data, or against a number of items.
+        """Checks that the items of the log are in the ranking data.
 
         Returns:
             The log itself.
 
         Raises:
-            ValueError: An item number is too large, or the fingerprint belongs to other
-                items. The message for an item number names its session and rank.
+            ValueError: An item number is too large, or the log belongs to other items
+                according to its fingerprint. The message names the session and rank of
+                a wrong item number.
 
         >>> ClickLog([0], [[1, 7]], [[0, 0]]).check(items=5)
         Traceback (most recent call last):
@@ -208,7 +208,7 @@ class ClickLog:
         return self
 
     def of_items(self, data: "RankingData") -> Self:
-        """Returns the log with the fingerprint of `data`, which `check` compares.
+        """Returns the log with the fingerprint of `data`, which `check` verifies.
 
         >>> from debias.data import RankingData
         >>> log = ClickLog([0], [[1, 0]], [[0, 1]])
@@ -228,7 +228,7 @@ class ClickLog:
         return self._with({n: v[index] for n, v in self.columns().items()})
 
     def _with(self, columns: dict[str, np.ndarray]) -> Self:
-        """A log of the same items with other checked columns."""
+        """Makes a log with these checked columns and the items of this log."""
         return self.trusted(items_fingerprint=self.items_fingerprint, **columns)
 
     def renumbered(self) -> tuple[Self, np.ndarray]:
@@ -253,8 +253,8 @@ class ClickLog:
         Args:
             fractions: Shares of the parts, summing to 1.
             rng: The only source of randomness.
-            by: "session" splits sessions. "query" keeps the sessions of a query
-                together, so the shares refer to queries.
+            by: "session" splits sessions. "query" splits queries, so that all sessions
+                of a query are in the same part.
 
         Raises:
             ValueError: The fractions do not sum to 1, or `by` is unknown.
@@ -273,7 +273,8 @@ class ClickLog:
         """Concatenates the sessions of logs; shorter lists are padded at the end.
 
         Raises:
-            ValueError: There is no log, or the logs have different columns or items.
+            ValueError: No log is given, or the logs have different columns or belong to
+                different items.
 
         >>> short, long = ClickLog([0], [[4]], [[1]]), ClickLog([1], [[5, 6]], [[0, 0]])
         >>> ClickLog.concatenate([short, long]).item.tolist()
@@ -310,7 +311,7 @@ class ClickLog:
     def from_arrow(
         cls, table: "pa.Table | pa.RecordBatch", columns: Sequence[str] | None = None
     ) -> Self:
-        """Makes a validated log from an Arrow table, see `debias.data.log_files`."""
+        """Makes a validated log from an Arrow table (see `debias.data.log_files`)."""
         from debias.data.log_files import from_arrow, noted_items
 
         return cls.trusted(
@@ -327,9 +328,9 @@ class ClickLog:
                 path of a new or empty folder.
             shards: Number of files, which are called part-00000.parquet and so on. The
                 numbers of sessions in the files differ by at most one.
-            compression: A Parquet codec. zstd files are a quarter to a half smaller
-                than lz4 files, but slower to read if numbers rarely repeat. Use "none"
-                for readers that do not support lz4.
+            compression: A Parquet codec. Files with zstd are a quarter to a half
+                smaller than files with lz4, but slower to read if numbers rarely
+                repeat. Use "none" for programs that cannot read lz4.
 
         Raises:
             ValueError: The log is empty or has fewer sessions than shards, or the
@@ -351,13 +352,13 @@ class ClickLog:
 
         A log that fits into `memory` is decoded in memory. A log larger than `memory`
         is decoded once into .npy files in the cache folder, and these files are
-        memory-mapped. Opening the log again is then immediate, and the operating system
-        keeps only used parts in memory.
+        memory-mapped. The next `open` only maps these files, and only the parts in use
+        occupy memory.
 
         Args:
             path: A file or a folder.
-            columns: Optional columns to read; None reads all. () reads only the three
-                required columns.
+            columns: Optional columns to read. None reads all columns, and () reads only
+                the three required columns.
             memory: Largest size in bytes of a log that is decoded in memory.
             cache: Folder for the decoded copy. None means $DEBIAS_CACHE, or else the
                 user's cache folder.
@@ -374,10 +375,10 @@ class ClickLog:
 
 
 def check_fingerprint(noted: str | None, data: "RankingData") -> None:
-    """Checks the fingerprint of a log against ranking data.
+    """Checks that the fingerprint of a log is that of the ranking data.
 
     Raises:
-        ValueError: The fingerprint of the log belongs to other items.
+        ValueError: The fingerprints differ, so the log belongs to other items.
     """
     if noted is not None and noted != data.fingerprint:
         raise ValueError(

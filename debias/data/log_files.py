@@ -1,13 +1,14 @@
-"""Click logs on disk: Parquet shards, read at once or in pieces.
+"""Click logs on disk: Parquet files (shards), read whole or in pieces.
 
 In this module, a log is a dict of checked columns; `ClickLog` and `debias.data.stream`
-make logs from such dicts. A row of a file is a session, and a column with one value per
-rank holds lists of fixed size. Shards use plain encoding and lz4 compression. lz4 makes
-a simulated log two to six times smaller, and reading is as fast as without compression.
-Row groups of 131,072 sessions limit the memory of all readers, whatever the size of a
-shard.
+make logs from such dicts. Each row of a file is a session. A column with one value per
+rank holds lists of fixed size. Shards use plain encoding and lz4 compression. With lz4,
+the files of a simulated log are two to six times smaller, and are read as fast as
+without compression. A row group has 131,072 sessions, so the memory of a reader does
+not depend on the size of a shard.
 
-Parquet files of other programs with the same column names work too: see `from_arrow`.
+Parquet files of other programs are read too, if they have the same column names (see
+`from_arrow`).
 """
 
 import json
@@ -77,7 +78,7 @@ def _role(value: np.ndarray) -> str:
 
 
 def noted_others(schema: pa.Schema) -> dict[str, str]:
-    """Roles of the columns outside `COLUMNS`, from the metadata that `to_arrow` wrote.
+    """Roles of the columns that are not in `COLUMNS`, as stored by `to_arrow`.
 
     >>> noted_others(to_arrow({"badge": np.array([1])}).schema)
     {'badge': 'presentation'}
@@ -106,21 +107,21 @@ def from_arrow(
     list_size: int | None = None,
     roles: Mapping[str, str] | None = None,
 ) -> Arrays:
-    """Reads checked columns of a log from an Arrow table of any program.
+    """Reads and checks the columns of a log from an Arrow table of any program.
 
     Numbers of any width are accepted if the values fit, and lists of any length become
     rectangles. A NULL item, or a cell after the end of its list, is padding. NULL means
     an unknown device in `device`, no swap in `swap`, and 0 in presentation columns and
-    targets. In the remaining columns, NULL is an error at a shown item.
+    targets. In all other columns, NULL is an error, except at padding.
 
     Args:
         table: Table with one row per session and the column names of `ClickLog`.
-        columns: Optional columns to read. None reads all columns, and a column of
-            unknown name is then an error.
+        columns: Optional columns to read. None reads all columns; an unknown column is
+            then an error.
         list_size: Number of cells in a session. None means the length of the longest
             list.
-        roles: Role of each column outside `COLUMNS`: "presentation" or "target". None
-            takes the roles from the table's metadata.
+        roles: Role of each column that is not in `COLUMNS`: "presentation" or "target".
+            None takes the roles from the table's metadata.
 
     Raises:
         ValueError: A column is missing, unknown or of a wrong type, or has a value that
@@ -213,7 +214,7 @@ class Shard(NamedTuple):
 
 
 def shards(path: str | AnyPath) -> list[Shard]:
-    """The Parquet files of a log, sorted by name. Only footers are read.
+    """The Parquet files of a log, sorted by name; only their footers are read.
 
     Args:
         path: A file, or a folder of files NAME.parquet. Files whose names begin with a
@@ -243,12 +244,12 @@ def shards(path: str | AnyPath) -> list[Shard]:
 
 
 def count_sessions(path: str | Path) -> int:
-    """Number of sessions in a file or folder. Only footers are read."""
+    """Number of sessions in a file or folder; only the footers are read."""
     return sum(shard.sessions for shard in shards(path))
 
 
 def longest_list(found: Sequence[Shard]) -> int:
-    """Length of the longest list; reads the items only if list sizes vary."""
+    """Length of the longest list; lists are read only if they have no fixed size."""
     longest = 0
     for shard in found:
         index = shard.schema.get_field_index("item")
@@ -285,8 +286,8 @@ def read_group(
         sessions: Largest number of sessions in a piece.
         columns: Optional columns to read; None reads all.
         list_size: Number of cells in a session, see `longest_list`.
-        items: Number of items in the ranking data, to check item numbers. None skips
-            this check.
+        items: Number of items in the ranking data. Item numbers must be smaller; None
+            skips this check.
 
     Raises:
         ValueError: See `from_arrow` and `check_items`. The message names the file and
@@ -316,7 +317,7 @@ def read_group(
 def read_pieces(
     path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
 ) -> Iterator[Arrays]:
-    """Reads a log in order, in validated pieces; see `debias.data.read_batches`."""
+    """Reads a log in order, in validated pieces (see `debias.data.read_batches`)."""
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
     found = shards(path)
@@ -332,7 +333,7 @@ def open_columns(
     memory: int = 2 << 30,
     cache: str | Path | None = None,
 ) -> Arrays:
-    """Opens a whole log, in memory or memory-mapped; see `ClickLog.open`.
+    """Opens a whole log in memory, or memory-mapped (see `ClickLog.open`).
 
     Parquet packs bools and interleaves lists with their lengths, so the pages of a
     Parquet file cannot be memory-mapped. Instead, a decoded copy of the log is

@@ -1,7 +1,7 @@
-"""Values in nested columns, by paths such as `event_attributes.object.object_id`.
+"""Reads nested columns by paths such as `event_attributes.object.object_id`.
 
-A dot selects a field of a struct, or of each struct in a list. If a list holds keys and
-values, like the parameters of analytics exports, the dot selects the value of a key.
+A dot selects a field of a struct, or of each struct in a list. If a list holds pairs of
+key and value, as in the exports of web analytics, a dot selects the value of a key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _VALUES = ("value", "val")
 
 
 def top(names: Sequence[str], path: str) -> str | None:
-    """The column where a path begins; None if no column fits.
+    """The top-level column of a path; None if no column has this name.
 
     >>> top(["a", "b.c"], "a.x"), top(["a", "b.c"], "b.c"), top(["a"], "b")
     ('a', 'b.c', None)
@@ -31,7 +31,7 @@ def top(names: Sequence[str], path: str) -> str | None:
 
 
 def resolved(schema: pa.Schema, path: str) -> str | None:
-    """The path in a schema, also if it is within `_source`; None if it does not exist.
+    """The path as it exists in a schema, if need be within `_source`; None if absent.
 
     >>> schema = pa.schema({"_source": pa.struct({"a": pa.int64()})})
     >>> resolved(schema, "a"), resolved(schema, "b")
@@ -130,11 +130,11 @@ def _pruned(kind: pa.DataType, paths: Sequence[Sequence[str]]) -> pa.DataType:
 
 
 def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
-    """The values of a path, one per row; lists if the path goes through a list.
+    """Values of a path, one per row; the values are lists if the path crosses a list.
 
-    In a list of keys and values, the first entry with the key is used. If a value is a
-    struct with one field per type, the result is the text of the field that has a
-    value.
+    In a list of pairs of key and value, the first pair with the key counts. If the
+    value is a struct with one field per type, the only field that is not NULL is
+    converted to text.
 
     >>> kept = {"key": "term", "value": {"text": "shoe", "int": None}}
     >>> rows = pa.RecordBatch.from_pylist([{"params": [kept]}, {"params": []}])
@@ -151,7 +151,7 @@ def value_of(rows: pa.RecordBatch, path: str) -> pa.Array:
 
 
 def type_at(schema: pa.Schema, path: str) -> pa.DataType:
-    """The type of the values of a path; for lists, the type of their entries.
+    """Type of the values of a path; for lists, the type of the entries.
 
     >>> items = pa.list_(pa.struct({"id": pa.int64()}))
     >>> type_at(pa.schema({"items": items}), "items.id")
@@ -217,7 +217,7 @@ def first_there(arrays: Sequence[pa.Array]) -> pa.Array:
 
 
 def _looked_up(array: pa.Array, key: str) -> pa.Array:
-    """Looks a key up in lists of structs with a key and a value."""
+    """Looks up a key in lists of structs that hold a key and a value."""
     flat = pc.list_flatten(array)
     pair = _pair(flat.type)
     assert pair is not None
@@ -231,7 +231,7 @@ def _looked_up(array: pa.Array, key: str) -> pa.Array:
 
 
 def _one_type(array: pa.Array) -> pa.Array:
-    """Flattens structs with one field per type to text: the first value present."""
+    """Converts structs with one field per type to text: the first value present."""
     if not pa.types.is_struct(array.type):
         return plain(array)
     fields = [plain(pc.struct_field(array, field.name)) for field in array.type]

@@ -14,9 +14,9 @@ REAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?$"
 
 
 def types_of(parts: Sequence[Part]) -> dict[str, pa.DataType]:
-    """Reads all rows to find the CSV columns that hold only numbers, and their types.
+    """Finds the CSV columns that hold only numbers, and their types; reads all rows.
 
-    Columns of other file formats already have types and are not included.
+    The result is empty for other file formats, whose columns already have types.
     """
     forms: dict[str, int] = {}  # bits: has a value, has a non-integer, has a non-number
     for part in parts:
@@ -39,7 +39,7 @@ def _form(column: pa.Array) -> int:
 
 
 def typed(rows: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
-    """Converts text columns that hold numbers to numbers.
+    """Converts text columns to the number types found by `types_of`.
 
     >>> rows = pa.RecordBatch.from_pydict({"n": ["1", None], "id": ["007", "1"]})
     >>> typed(rows, {"n": pa.int64()}).to_pydict()

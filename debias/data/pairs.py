@@ -24,16 +24,16 @@ HIGHEST = 127  # largest grade that ranking data can hold
 
 
 class Pairs(NamedTuple):
-    """The (query, item) pairs of a log; the pairs of a query have consecutive numbers.
+    """The (query, item) pairs of a log, numbered consecutively within each query.
 
     Attributes:
-        number: (n,) number of the pair of each shown item; -1 for items that are not
-            kept.
+        number: (n,) pair number of each shown item; -1 for shown items that are
+            dropped.
         query: (P,) int32 query number of each pair, ascending from 0.
         items: (P,) name of the item of each pair.
         queries: Names of the queries; None if they have no names.
-        key: (P,) query code * number of items + item code; empty if no table of items
-            is joined.
+        key: (P,) query code * number of items + item code, used to join a table of
+            items; empty if it is no longer needed.
     """
 
     number: np.ndarray
@@ -44,9 +44,9 @@ class Pairs(NamedTuple):
 
 
 def pair_up(rows: Rows, kept: np.ndarray) -> Pairs:
-    """Assigns numbers to the pairs of the kept rows, in order of first appearance.
+    """Numbers the (query, item) pairs of the kept rows.
 
-    The numbers of the pairs of a query are consecutive.
+    The pairs of a query have consecutive numbers, in order of first appearance.
 
     Raises:
         ValueError: No row has an item.
@@ -99,9 +99,10 @@ class Known(NamedTuple):
         kinds: Kinds of the features.
         label: (R,) grades; None without grades.
         notices: Messages for the user about the columns.
-        pair: (R,) number of the pair of each row, in ascending order. A pair has one
-            row unless its features change.
-        number: (n,) row of features of each shown item; -1 for items that are not kept.
+        pair: (R,) pair number of each row, in ascending order. A pair has several rows
+            only if its features change.
+        number: (n,) row of `features` for each shown item; -1 for shown items that are
+            dropped.
     """
 
     features: np.ndarray
@@ -125,21 +126,21 @@ def read_known(
     first_features: bool,
     progress: Callable[[float], None],
 ) -> Known:
-    """Reads features and, if the source has them, grades in a second pass over a log.
+    """Reads features, and grades if there are any, in a second pass over a log.
 
     Args:
         parts, chosen: The files and the columns that `debias.data.rows.read_rows` read
             in the first pass.
-        number: (n,) number of the pair of each shown item; -1 for items that are not
-            kept.
+        number: (n,) pair number of each shown item; -1 for shown items that are
+            dropped.
         count: Number of pairs, called P.
-        first_features: Whether to keep only the first row of features of a pair. If
-            False, each distinct row of features is kept.
+        first_features: Whether to keep only the first row of features of each pair.
+            False keeps every distinct row.
         progress: Called with the share of the parts read so far.
 
     Raises:
-        ValueError: A value is not allowed, grades of a pair differ, or the features are
-            NULL in every row. The message names the file, the column and the row.
+        ValueError: A value is not allowed, the grades of a pair differ, or all features
+            are NULL in every row. The message names the file, the column and the row.
     """
     asked = chosen.get("numbers", ())
     kinds = kinds_of(
@@ -239,7 +240,7 @@ class _Tables:
         """Returns everything read so far.
 
         Raises:
-            ValueError: The features are NULL in every row.
+            ValueError: All features are NULL in every row.
         """
         assert self._batch is not None
         batch = self._batch
@@ -289,7 +290,7 @@ def trimmed(
     Args:
         matrix: (R, F) values and codes from `reader`.
         reader: The reader that encoded the matrix.
-        batch: A batch that gives the names of file and columns in messages.
+        batch: A batch with the names of the file and its columns, for messages.
     """
     chosen = batch.chosen["features"]
     kinds = reader.features(chosen)
@@ -414,7 +415,7 @@ def ranking_of(pairs: Pairs, known: Known) -> RankingData:
 
 
 def in_rows(pairs: Pairs, known: Known) -> Pairs:
-    """Repeats each pair for each of its rows of features."""
+    """Repeats each pair once per row of its features."""
     return pairs._replace(
         number=known.number,
         query=pairs.query[known.pair],
@@ -433,7 +434,7 @@ class Items(NamedTuple):
 
 
 def read_items(source: Source, asked: Columns) -> Items:
-    """Reads a table of items, or of (query, item) pairs.
+    """Reads a table with one row per item, or per (query, item) pair.
 
     Raises:
         ValueError: A column is missing, a value is not allowed, or a pair occurs twice.
@@ -483,8 +484,8 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
     """Joins the pairs with the features and grades of a table of items.
 
     Raises:
-        ValueError: The table lacks a shown item. The message names the row of the shown
-            item.
+        ValueError: The table lacks a shown item. The message names the row of this item
+            in the log.
     """
     codes, names = items.rows.codes, items.rows.names
     count = len(rows.names["item"])
@@ -516,7 +517,7 @@ def join(rows: Rows, pairs: Pairs, items: Items) -> tuple[Pairs, RankingData]:
 
 
 def index_in(names: pa.Array, known: pa.Array) -> np.ndarray:
-    """The index of each name in `known`, -1 if it is absent."""
+    """The index of each name in `known`; -1 for a name that is not in `known`."""
     if names.type != known.type:  # numbers in one file, and text in the other
         names, known = names.cast(pa.string()), known.cast(pa.string())
     return pc.index_in(names, known).fill_null(-1).to_numpy().astype(np.int64)

@@ -1,4 +1,4 @@
-"""Tracks which columns of a log are empty, and reads several columns as a matrix."""
+"""Tracks the empty columns of a log, and reads the other columns as a matrix."""
 
 from collections.abc import Iterable
 
@@ -19,10 +19,10 @@ _Key = tuple[str, int]  # a role, and the index of its column
 
 
 class Present:
-    """Tracks columns that count as absent because they were NULL in all rows so far.
+    """Tracks the columns that have been NULL in all rows so far.
 
-    If a column is NULL in the whole first batch, but has a value in a later batch, the
-    reader raises an error.
+    Such columns count as absent. A column that is NULL in the first batch must
+    therefore be NULL in all later batches.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Present:
             return side_by_side(values).astype(np.float32, copy=False)
 
     def column(self, batch: Batch, role: str, column: int) -> np.ndarray | None:
-        """Reads one column as numbers (n,) or (n, C); None while it is empty."""
+        """Reads a column as numbers (n,) or (n, C); None if it is empty so far."""
         if not self.holds(batch, role, column):
             return None
         width = self._width[role, column] or None
@@ -76,7 +76,7 @@ class Present:
     def fault(
         self, batch: Batch, role: str, entry: int, cell: int, what: str, todo: str
     ) -> ValueError:
-        """An error that names the file, column and row of a number of `matrix`."""
+        """An error that names the file, column and row of a wrong value in `matrix`."""
         for column, array in enumerate(batch.arrays[role]):
             width = self._width.get((role, column), 0)
             if cell < width:
@@ -98,7 +98,7 @@ class Present:
         Args:
             batch, role: The batch and the role of the values, for error messages.
             values: (n, C) rows of `matrix` to check.
-            entries: (n,) number of the shown item of each row.
+            entries: (n,) index of the shown item in each row.
             high: The highest grade; None for features.
         """
         fine = np.isfinite(values)
@@ -113,7 +113,7 @@ class Present:
 
     @property
     def empty(self) -> list[_Key]:
-        """Role and number of each empty column."""
+        """Role and column index of each empty column."""
         return [key for key in self._empty if key not in self._width]
 
 

@@ -1,4 +1,4 @@
-"""Encodes presentation columns as codes of labels or of bins."""
+"""Encodes presentation columns: codes stand for labels, or for bins of numbers."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -14,11 +14,11 @@ BINS = 8
 
 
 class Scale(NamedTuple):
-    """Meaning of the codes 1, 2, ... of a column; 0 means a missing or unknown value.
+    """Meaning of the codes of a column, from 1; 0 means a missing or unknown value.
 
     Attributes:
         labels: Label of each code.
-        edges: For bins of numbers, the lower limit of each bin except the first.
+        edges: Lower limit of each bin of numbers except the first; empty without bins.
     """
 
     labels: tuple[str, ...]
@@ -31,12 +31,12 @@ Scales: TypeAlias = Mapping[str, Scale]  # by column name
 def scale_of(feature: Feature, values: np.ndarray) -> Scale:
     """Chooses codes for a column that was read as a feature.
 
-    Labels are in alphabetical order, and numbers in ascending order. More than 12
-    distinct numbers are divided into 8 quantile bins. Only the 100 most frequent labels
-    get a code.
+    Labels are numbered in alphabetical order, and numbers in ascending order. If a
+    column has more than 12 distinct numbers, they are divided into 8 quantile bins.
+    Only the 100 most frequent labels get a code.
 
     Args:
-        feature: Kind of the column.
+        feature: Name, kind and vocabulary of the column.
         values: (n,) codes or numbers of the column.
 
     >>> badge = Feature("badge", "category", ("sponsored", "none"))

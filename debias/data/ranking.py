@@ -1,8 +1,8 @@
 """Ranking data: the items of each query with features and grades.
 
 Ranking data is a single table of items. The items of a query are consecutive, so a
-query is a slice. A click log needs only item numbers: features are gathered from this
-table and never copied into a log.
+query is a slice of the table. A click log contains only item numbers: features are
+looked up in this table, and never copied into a log.
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ _ROWS_AT_ONCE = 1 << 16  # items that are checked at once, to keep temporaries s
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RankingData:
-    """Items by query: query q owns the items offsets[q] to offsets[q + 1] - 1.
+    """Items of all queries; query q has the items offsets[q] to offsets[q + 1] - 1.
 
     Args:
         features: (items, F) finite numbers, stored as C-contiguous float32.
-        labels: (items,) relevance grades in [0, max_grade], stored as int8 if they are
-            integers, else as float32; None without grades.
-        offsets: (queries + 1,) increasing whole numbers from 0 to items, so each query
-            has at least one item. Stored as int64.
+        labels: (items,) relevance grades in [0, max_grade]; None without grades.
+            Integers are stored as int8, and other numbers as float32.
+        offsets: (queries + 1,) strictly increasing whole numbers from 0 to the number
+            of items, so each query has at least one item. Stored as int64.
         qid: (queries,) ids of the queries in the source; None without ids.
         max_grade: Highest grade, at most 127. MSLR-WEB30K, Yahoo and Istella have
             grades up to 4.
-        feature_names: (F,) distinct names of the features; None if features have
-            numbers instead of names, as in LETOR files and simulated data.
+        feature_names: (F,) distinct names of the features. None if the features have no
+            names, as in LETOR files and simulated data.
         item_id: (items,) ids of the items in the source; None without ids.
         kinds: Kinds of the features, see `debias.data.kinds`. Columns of category codes
             come before columns of numbers, and a missing number is NaN. None means that
@@ -112,7 +112,7 @@ class RankingData:
 
     @property
     def items(self) -> int:
-        """Number of items of all queries."""
+        """Total number of items in all queries."""
         return len(self.features)
 
     @property
@@ -127,10 +127,10 @@ class RankingData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of features and offsets in 32 hexadecimal digits, to identify the items.
+        """Hash of features and offsets, which identifies the items.
 
-        Above 256 MB, the hash covers only samples, see
-        `debias.data.files.sampled_hash`. Names, ids and grades do not change the hash.
+        The hash has 32 hexadecimal digits. Above 256 MB, it covers only samples (see
+        `debias.data.files.sampled_hash`). Names, ids and grades do not change the hash.
 
         >>> one = RankingData([[0.5], [2.0]], None, [0, 2])
         >>> one.fingerprint == RankingData([[0.5], [2.0]], [0, 1], [0, 2]).fingerprint
@@ -221,14 +221,14 @@ class RankingData:
 
         Args:
             names: Names of the wanted features. If `names` or `feature_names` is None,
-                only the number of features is checked.
+                the data is returned unchanged, after a check of the number of names.
             kinds: Kinds of the wanted features, with the vocabularies to encode them;
                 `names` is then ignored. None means that all wanted features are finite
                 numbers.
 
         Raises:
-            ValueError: A wanted feature is missing, named twice or of another kind, or
-                the numbers of features differ.
+            ValueError: A wanted feature is missing, is named twice or has a different
+                kind, or the number of wanted features is wrong.
 
         >>> data = RankingData([[1, 2]], None, [0, 1], feature_names=("a", "b"))
         >>> data.arranged(["b", "a"]).features.tolist()
@@ -324,9 +324,10 @@ class RankingData:
     def write_parquet(self, path: str | Path) -> None:
         """Writes a Parquet file with one row per item, atomically.
 
-        The columns are `qid`, `label` if the data has grades, `item_id` if the items
-        have ids, and `features` with lists of fixed size. If queries have no ids, a
-        column `query` with the numbers of the queries replaces `qid`.
+        The columns are `qid`, `label`, `item_id` and `features`, which holds lists of
+        fixed size. `label` and `item_id` are left out if the data lacks them. If
+        queries have no ids, a column `query` with the numbers of the queries replaces
+        `qid`.
         """
         from debias.data.ranking_files import Rows, write_rows
 
@@ -352,8 +353,8 @@ class RankingData:
             path: File with a column qid or query, and optional columns label and
                 item_id. Features are one column `features` with lists of equal length,
                 or columns f0, f1 and so on. Other columns are an error.
-            max_grade: Highest grade. None means the highest grade that the file
-                records, or else 4.
+            max_grade: Highest grade. None means the highest grade in the metadata of
+                the file, or 4 if there is none.
 
         Raises:
             ValueError: A column is missing, unknown or of the wrong type, the items of

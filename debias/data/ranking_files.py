@@ -70,7 +70,7 @@ def write_rows(rows: Rows, path: str | Path) -> None:
 
     The column `features` holds lists of fixed size. The metadata of the file contains
     the highest grade, the names of the features and a hash of the content. The hash
-    protects the metadata, because the checksums of Parquet cover only pages.
+    detects damage to the metadata, which Parquet's own checksums do not cover.
     """
     arrays = {}
     if rows.qid is None:

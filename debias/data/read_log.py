@@ -1,9 +1,10 @@
 """Reads a click log from any table with columns for query, item and click.
 
 A table has either one row per shown item, with a session id, or one row per session,
-with lists of items and clicks. `Columns` maps columns to roles. The items of the
-resulting ranking data are (query, item) pairs, and the log holds their numbers.
-Features are stored once per pair, so a log needs only a few bytes per shown item.
+with lists of items and clicks. `Columns` maps columns to roles. Each item of the
+resulting ranking data is a (query, item) pair, and the log holds the numbers of the
+pairs. Features are stored once per pair, so a log needs only a few bytes per shown
+item.
 """
 
 import re
@@ -54,19 +55,19 @@ class Reading(NamedTuple):
 
     Attributes:
         log: The sessions.
-        data: Features and grades of the items, with the queries' names as `qid`; None
-            if the source has no features.
-        items: (items,) name of each item in the source; an item under two queries has
-            two numbers.
-        queries: (queries,) name of each query; None without names.
+        data: Features and grades of the items; None if the source has no features.
+            `qid` holds the names of the queries.
+        items: (items,) name of each item in the source. An item shown for two queries
+            has two numbers.
+        queries: (queries,) name of each query; None if queries have no names.
         devices: Names of the devices with the codes 1, 2, and so on.
-        users: (S,) number of the user of each session; None without users.
+        users: (S,) number of the user of each session; None if the source has no users.
         timestamps: (S,) first timestamp of each session; None without timestamps.
         scales: Meaning of the codes of each presentation column, by name of the column.
         pair: (items,) number of the (query, item) pair of each row of features. None if
             each pair has a single row.
-        unused: Columns of the source that no role reads.
-        notices: Messages for the user, such as on empty columns.
+        unused: Columns of the source that have no role and are not read.
+        notices: Messages for the user, for example about empty columns.
     """
 
     log: ClickLog
@@ -82,12 +83,12 @@ class Reading(NamedTuple):
     notices: tuple[str, ...] = ()
 
     def by_pair(self) -> "Reading":
-        """Returns the reading with one item per (query, item) pair.
+        """Returns a copy with one item per (query, item) pair.
 
-        Each item has the first features of its pair.
+        Each item has the first row of features of its pair.
 
-        Estimates of examination use this reading, because an item with a changed price
-        is still the same item.
+        Examination is estimated from this copy, because an item is still the same item
+        after its price changes.
         """
         if self.pair is None or self.data is None:
             return self
@@ -129,22 +130,21 @@ def read_log(
             Parquet or CSV.
         columns: Mapping of roles to columns. None means that each column has the name
             of its role.
-        items: Table with features and labels of items. The table is joined by query and
-            item if it has a query column, and by item otherwise. With a query column,
-            the ranking data contains all items of the table, even if they were never
-            shown.
+        items: Table with features and labels of items. The table is joined by item, or
+            by query and item if it has a query column. In the latter case, the ranking
+            data contains all items of the table, including items that were never shown.
         list_size: Number of top positions to keep. None keeps all positions, and a
             position beyond 1000 is then an error.
-        first_position: Number that the log gives to the first position, row and column,
-            such as 0.
+        first_position: Number of the first position, row and column in the log, such as
+            0.
         first_features: Whether to keep only the first row of features of each (query,
             item) pair. If False, each distinct row of features becomes a separate item.
         devices: Names of the devices with the codes 1, 2, and so on; other devices get
-            code 0. None means the devices of the log in alphabetical order. To score a
-            log by a model that reads devices, pass the devices of the training log.
+            code 0. None means the devices of the log in alphabetical order. To apply a
+            model that reads devices, pass the devices of the training log.
         scales: Meaning of the codes of presentation columns. None chooses the codes
-            from the values in the log. To score a log by a model, pass the scales of
-            the training log.
+            from the values in the log. To apply a trained model, pass the scales of the
+            training log.
         progress: Called with the share of the work done.
 
     Raises:
@@ -295,7 +295,7 @@ def _log(
 def _odd_lists(
     rows: Rows, kept: np.ndarray, cell: np.ndarray, item: np.ndarray
 ) -> tuple[str, ...]:
-    """Notices about lists that show an item twice or leave out ranks."""
+    """Notices about lists that show an item twice, or that have gaps in their ranks."""
     width = item.shape[1]
     found = []
     for role, odd_of, what, policy in (

@@ -1,4 +1,4 @@
-"""Reads and writes JSON files, atomically and as valid JSON."""
+"""Reads JSON files, and writes valid JSON files atomically."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from debias.data.files import atomic_write
 
 
 def write_record(path: str | Path, record: dict[str, Any]) -> None:
-    """Writes an object as valid JSON; numbers that are nan or infinite become null.
+    """Writes an object as valid JSON, with null in place of NaN and infinity.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.json"
@@ -43,7 +43,7 @@ def read_record(path: str | Path, keys: tuple[str, ...] | list[str]) -> dict[str
 
 
 def plain(value: Any) -> Any:
-    """Converts NumPy to Python numbers at any depth; nan and infinity become None."""
+    """Converts nested NumPy values to Python values; NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Mapping of the columns of a table to the roles of a log."""
+"""Maps the columns of a table to their roles in a log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,23 +18,24 @@ NEEDED = ("query", "item", "click")  # a log must have these
 class Columns:
     """The columns of a table, by role.
 
-    The columns for query, item and click must exist. All other columns are optional if
-    they have their default names, and must exist if they have different names. None
-    switches a role off; with `query=None`, all sessions share one query.
+    The columns for query, item and click must exist. Any other column may be absent,
+    unless you choose its name. None switches a role off. With `query=None`, all
+    sessions share one query.
 
     An optional column that is NULL in every row counts as absent.
 
     Attributes:
-        session: Id of the session; not used if a row is a session.
+        session: Id of the session; not used if each row is a session.
         query: Name of the query, such as a search text, a page or a slot on a page. A
             session has one query.
-        item: Id of the shown item: text or whole numbers of any sign. In a list, NULL
-            is padding. In lists of a fixed size, which this library writes, -1 is
-            padding too.
+        item: Id of the shown item: text, or any whole number. In a list, NULL is
+            padding. In lists of a fixed size, which this library writes, -1 is padding
+            too.
         click: Whether the item was clicked: 0 or 1, or a bool.
-        position: Rank from the top, counted from 1. Without this column, a list of
-            items is in order of rank. If each row is an item, ranks follow the columns
-            `row` and `column`, or else the order of the rows.
+        position: Rank from the top, counted from 1. Without this column, the items of a
+            list are assumed to be in order of rank. If each row is an item, ranks
+            follow the columns `row` and `column`; without these columns, they follow
+            the order of the rows.
         row, column: Row and column on a grid, from 1.
         features: Names and patterns of the feature columns, such as "f_*". A column may
             have any type, and may also hold a list of numbers per item.
@@ -95,12 +96,12 @@ class Columns:
     def of(cls, texts: Sequence[str]) -> Self:
         """Parses texts of the form ROLE=COLUMN; the text ROLE= switches a role off.
 
-        The roles features, context, presentation, target, categories and numbers may be
-        given several times, and may have several names separated by commas.
+        The roles features, context, presentation, target, categories and numbers may
+        have several columns: repeat the role, or separate the names by commas.
 
         Raises:
-            ValueError: A text does not have the form ROLE=COLUMN, or a role that takes
-                a single column is given two columns.
+            ValueError: A text does not have the form ROLE=COLUMN, or two columns are
+                given for a role that takes only one column.
 
         >>> Columns.of(["features=f_0", "features=f_1"]).features
         ('f_0', 'f_1')
@@ -131,8 +132,8 @@ def choose(parts: Sequence[Part], asked: Columns) -> dict[str, tuple[str, ...]]:
     """Finds the columns of each role, which all files must have.
 
     Raises:
-        ValueError: A column is missing, or a row is a session in one file and a shown
-            item in another. The message names the file and the column.
+        ValueError: A column is missing, or the rows are sessions in one file and shown
+            items in another file. The message names the file and the column.
     """
     chosen = _single(parts[0], asked)
     taken = {column for columns in chosen.values() for column in columns}

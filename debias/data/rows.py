@@ -1,4 +1,4 @@
-"""Reads all columns of a log except features and grades, in a first pass."""
+"""Reads all columns of a log except features and grades, which need a second pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Rows:
     """All columns of the n shown items except features and grades.
 
     Attributes:
-        session: (n,) number of the session, by first appearance.
+        session: (n,) number of the session; sessions are numbered by first appearance.
         codes: (n,) code of the name of each shown item, by role; -1 means no name.
         names: For each role, the names in the order of their codes.
         values: (n,) or (n, C) numbers of the shown items, by role.
-        batches: The batches of the source, without their data.
-        ends: Number of shown items up to the end of each batch.
+        batches: The batches of the source without their arrays, for error messages.
+        ends: Cumulative number of shown items at the end of each batch.
         notices: Messages for the user, such as on ignored empty columns.
-        many: Kinds of the "presentation" and "target" columns in `values`.
+        many: Kinds of the "presentation" and "target" columns of `values`, by role.
     """
 
     session: np.ndarray
@@ -100,7 +100,7 @@ _MAY_MISS = ("user", "device", "timestamp")  # NULL for a session if unknown
 
 
 class _Collected:
-    """Collects batches as small arrays. An integer n stands for n NULLs."""
+    """Collects the columns of batches; an integer n stands for an array of n NULLs."""
 
     def __init__(self, readers: Mapping[str, Reader]) -> None:
         self._readers = readers
@@ -265,7 +265,7 @@ def positions(rows: Rows, first_position: int, list_size: int | None) -> np.ndar
 
 
 def _ranks(rows: Rows) -> np.ndarray:
-    """Ranks within the session by row and column, otherwise by order of appearance."""
+    """Ranks within the session by row and column, or else by order of appearance."""
     session = rows.session
     if {"row", "column"} <= set(rows.values):
         order = np.lexsort((rows.values["column"], rows.values["row"], session))

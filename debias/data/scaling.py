@@ -1,4 +1,4 @@
-"""Means and standard deviations of features after compression of heavy tails."""
+"""Means and standard deviations of features, after a logarithmic transform."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ CONSTANT = 1e-6  # a feature with a smaller deviation never varies
 
 
 class Moments(NamedTuple):
-    """Mean (F,) and standard deviation (F,) of the present values of each feature.
+    """Mean (F,) and standard deviation (F,) of the values of each feature.
 
-    `missing` lists the columns with missing values; it is None if NaN is an ordinary
-    value.
+    Missing values do not count. `missing` lists the columns with missing values; it is
+    None if NaN does not mean a missing value.
     """
 
     mean: np.ndarray
@@ -22,7 +22,7 @@ class Moments(NamedTuple):
 
     @property
     def scale(self) -> np.ndarray:
-        """(F,) inverse of the deviation; 0 for a constant feature."""
+        """(F,) inverse of the standard deviation; 0 for constant features."""
         kept = np.maximum(self.deviation, CONSTANT)
         return np.where(self.deviation > CONSTANT, 1 / kept, 0)
 
@@ -33,13 +33,14 @@ def moments(
     linear: Sequence[int] = (),
     missing: bool = False,
 ) -> Moments:
-    """Computes the moments of sign(x) log(1 + |x|) for features (N, F), in two passes.
+    """Computes mean and deviation of sign(x) log(1 + |x|) for features (N, F).
 
     Args:
         features: (N, F) features of all items.
-        rows: (N,) bool, the items that count; None counts all.
-        linear: Columns that are not compressed by the logarithm.
-        missing: Whether NaN means a missing value; missing values are left out.
+        rows: (N,) bool, whether an item counts; None counts all items.
+        linear: Indices of the columns to which the logarithm is not applied.
+        missing: Whether NaN means a missing value. Missing values are left out of the
+            moments.
 
     >>> found = moments(np.array([[0.0, 3.0], [np.e - 1, 3.0]]))
     >>> found.mean.round(3).tolist(), found.scale.round(3).tolist()

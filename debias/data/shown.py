@@ -65,14 +65,14 @@ REMEDIES = {
 
 
 def listed(part: Part, chosen: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether each row of a part is a session with lists of items."""
+    """Whether each row of a file is a session, with lists of items."""
     return is_list(part.schema.field(chosen["item"][0]).type)
 
 
 def matching(
     wanted: Sequence[str], names: Sequence[str], taken: set[str]
 ) -> tuple[str, ...] | None:
-    """The columns that match names and patterns; None if a pattern matches nothing."""
+    """The columns that match the patterns; None if a pattern matches no column."""
     found: dict[str, None] = {}
     for pattern in wanted:
         some = [n for n in names if n == pattern]
@@ -89,11 +89,11 @@ def known_as(name: str, role: str) -> str:
 
 
 class Fault(ValueError):
-    """Error for a wrong value; its attributes let the caller describe the place.
+    """Error for a wrong value. Its attributes name the column, the row and the value.
 
     Attributes:
         column: Name of the column.
-        row: The row in the part.
+        row: Row of the value in the file.
         what: The expected value and the actual value, in words.
     """
 
@@ -103,10 +103,10 @@ class Fault(ValueError):
 
 
 class Batch(NamedTuple):
-    """Columns with one entry per shown item, and their source.
+    """Columns with one entry per shown item, and the file that they come from.
 
-    `at` is the row of each entry within the batch. None means that each row has exactly
-    one entry. `start` is the number of rows in the part before the batch.
+    `at` is the row of each entry within the batch; it is None if each row has exactly
+    one entry. `start` is the number of rows of the file that precede the batch.
     """
 
     part: str
@@ -127,18 +127,18 @@ class Batch(NamedTuple):
         return fault
 
     def row(self, entry: int) -> int:
-        """The row of a shown item in its part."""
+        """The row of a shown item in the file."""
         return self.start + int(entry if self.at is None else self.at[entry])
 
     def padding(self) -> np.ndarray | None:
-        """(n,) bool, True for entries without an item; None if all entries have one."""
+        """(n,) bool, True for entries without an item; None if all have an item."""
         return None if self.at is None else is_padding(self.arrays["item"][0])
 
 
 def shown_batches(
     parts: Sequence[Part], chosen: dict[str, tuple[str, ...]], roles: Sequence[str]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yields batches with the columns of `roles`, each with the share read so far."""
+    """Yields batches with the columns of `roles`, and the share read so far."""
     roles = [role for role in roles if role in chosen]
     columns = list(dict.fromkeys(name for role in roles for name in chosen[role]))
     numbers = {n for role in roles if role not in NAMES for n in chosen[role]}
@@ -198,7 +198,7 @@ def exploded(batch: Batch) -> Batch:
 
 
 def _without_padding(item: pa.Array) -> pa.Array:
-    """Replaces -1 by NULL, which pads lists of fixed size in the library's files."""
+    """Replaces -1, which pads fixed-size lists in this library's files, by NULL."""
     if not pa.types.is_signed_integer(item.type):
         return item
     return pc.if_else(pc.equal(item, -1), pa.scalar(None, item.type), item)
@@ -232,7 +232,7 @@ def is_padding(item: pa.Array) -> np.ndarray:
 
 
 def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
-    """Whether a column is NULL at all shown items; None if there are no shown items."""
+    """Whether a column is NULL at every shown item; None if no item is shown."""
     array = batch.arrays[role][column]
     if array.null_count == 0 and len(array):
         return False
@@ -244,7 +244,7 @@ def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
 
 
 def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
-    """Converts names to whole numbers or text."""
+    """Converts a column of names to whole numbers or text."""
     kind = array.type
     if pa.types.is_uint64(kind):  # may be larger than all signed numbers
         pass

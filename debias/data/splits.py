@@ -10,9 +10,9 @@ def random_parts(
 ) -> list[np.ndarray]:
     """Splits the numbers 0..count-1 at random; each part is in ascending order.
 
-    The boundaries of the parts are round(count * cumulative fraction). Each number is
-    therefore in exactly one part, and the size of a part differs from its share of
-    `count` by less than one.
+    The boundaries of the parts are round(count * cumulative fraction). Therefore, each
+    number is in exactly one part, and each part has about count * fraction numbers (off
+    by at most one).
 
     Args:
         count: Number of elements.

@@ -42,7 +42,7 @@ class _Stat(NamedTuple):
 
 
 def store_url(path: str | Path) -> str | None:
-    """The URL in a path, even if `Path` removed a slash; None for other paths.
+    """The URL of a store, even if `Path` removed a slash; None for a local path.
 
     >>> store_url("s3://bucket/key"), store_url(Path("s3://bucket/key"))
     ('s3://bucket/key', 's3://bucket/key')
@@ -56,7 +56,7 @@ def store_url(path: str | Path) -> str | None:
 
 @dataclass(frozen=True, order=True)
 class Remote:
-    """A file or folder of an object store, with part of the interface of `Path`.
+    """A file or folder of an object store, with the most used methods of `Path`.
 
     Attributes:
         scheme: Scheme of the URL.
@@ -112,7 +112,7 @@ class Remote:
         return _Stat(self._info.size or 0, self._info.mtime_ns or 0)
 
     def inside(self, recursive: bool = False) -> "list[Remote]":
-        """The contents of the folder, optionally recursive, sorted by name."""
+        """The content of the folder, sorted by name; optionally recursive."""
         # In Google's stores, Arrow lists a folder only if an object has its name.
         whole = recursive or self.scheme in _GOOGLE
         chosen = fs.FileSelector(self.path, allow_not_found=True, recursive=whole)
@@ -185,7 +185,7 @@ class naming_store:
 
 
 def refused(url: str, error: Exception) -> OSError | None:
-    """Translates an error of a store to a clear message; None for other errors."""
+    """Converts an error of a store to a clearer error; None for other errors."""
     text, scheme = str(error), url.partition(":")[0]
     if found := re.search(r"last message of (.*?)(?: error_info=|$)", text):
         text = f"{found[1]}, google::cloud"  # the rest repeats this for programmers
@@ -208,7 +208,7 @@ def refused(url: str, error: Exception) -> OSError | None:
 
 
 def located(path: "str | Path | Remote") -> AnyPath:
-    """Converts a path or URL to a local path or a remote file, which need not exist.
+    """Converts a path or URL to a `Path` or a `Remote`; the file need not exist.
 
     Raises:
         OSError: The store cannot be reached.
@@ -242,7 +242,7 @@ def located(path: "str | Path | Remote") -> AnyPath:
 
 
 def readable(path: AnyPath) -> Any:
-    """The input from which Arrow reads a file: a path, or an open file of a store."""
+    """What Arrow reads a file from: a local path, or an open file of a store."""
     return path.open() if isinstance(path, Remote) else path
 
 

@@ -1,10 +1,9 @@
-"""Streams a click log larger than memory, in windows of shuffled sessions.
+"""Reads a click log that is larger than memory, in windows of shuffled sessions.
 
 An epoch visits the row groups of all shards in random order. Each window consists of
-several row groups, whose sessions are held in memory and shuffled together. If a log
-fits into one window, the order of all its sessions is therefore uniformly random. The
-method is CorgiPile: Xu et al., In-Database Machine Learning with CorgiPile, SIGMOD
-2022.
+several row groups, whose sessions are held in memory and shuffled together. The order
+of sessions is therefore uniformly random if the log fits into one window. The method is
+CorgiPile: Xu et al., In-Database Machine Learning with CorgiPile, SIGMOD 2022.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,25 +40,26 @@ class Stream:
     """Reads all or some sessions of a log on disk, for training and sampling.
 
     Only the footers of the files are read until sessions are requested. At most one
-    window is in memory. The same key gives the same sessions in the same order,
-    whatever was read before. An interrupted epoch can therefore resume at any window.
+    window is in memory. `read` depends only on the window number and the key, so an
+    interrupted epoch can resume at any window.
 
     Args:
-        path: A Parquet file of a log, or a folder of them.
+        path: A Parquet file of a log, or a folder of such files.
         columns: Optional columns to read; None reads all.
         window: Approximate number of sessions to shuffle together; a window consists of
             whole row groups. Memory holds twice as many sessions while a window is
             shuffled.
         keep: Function that selects sessions. The function takes a piece of the log and
-            the pair (row group, first row) of this piece, and returns (S,) bool. None
+            the pair (row group, first row) of this piece, and returns a mask (S,). None
             selects all sessions.
-        share: Approximate share of the sessions that `keep` selects, for progress.
-        items: Number of items in the ranking data. An item number that is too large is
-            an error when it is read. None skips this check.
+        share: Approximate share of the sessions that `keep` selects, from which `len`
+            is computed.
+        items: Number of items in the ranking data. A larger item number raises an error
+            when it is read. None skips this check.
 
     Raises:
-        ValueError: The window is below 1, or `debias.data.log_files.shards` raises the
-            error.
+        ValueError: The window is below 1, or a file is damaged (see
+            `debias.data.log_files.shards`).
 
     >>> import tempfile
     >>> log = ClickLog(range(6), np.arange(12).reshape(6, 2), np.zeros((6, 2), bool))
@@ -95,18 +95,18 @@ class Stream:
 
     @property
     def others(self) -> dict[str, str]:
-        """Roles of the columns that are read and are not in `COLUMNS`."""
+        """Roles of the columns to read that are not in `COLUMNS`."""
         found = noted_others(self.groups[0][0].schema)
         wanted = found if self.columns is None else self.columns
         return {name: role for name, role in found.items() if name in wanted}
 
     @property
     def items_fingerprint(self) -> str | None:
-        """The `ClickLog.items_fingerprint` of the first file."""
+        """The fingerprint of the items, from the first file (see `ClickLog`)."""
         return noted_items(self.groups[0][0].schema)
 
     def check(self, data: RankingData) -> Self:
-        """Checks ranking data against the fingerprint in the log; reads no session.
+        """Checks that the log belongs to the ranking data, without reading sessions.
 
         Raises:
             ValueError: See `ClickLog.check`. The message names the files.
@@ -132,7 +132,7 @@ class Stream:
         return min(-(-self.total // self.window), len(self.groups))
 
     def read(self, number: int, key: Sequence[int]) -> ClickLog:
-        """Reads window `number` of the epoch with this `key`, in shuffled order.
+        """Reads window `number` of the epoch with this random seed, in shuffled order.
 
         The returned log is empty if `keep` selects no session of the window.
         """
@@ -173,8 +173,8 @@ class Stream:
         """Splits the stream into one stream per file, for several processes.
 
         Raises:
-            ValueError: The stream has a function `keep`, which needs the row groups of
-                all files.
+            ValueError: The stream has a function `keep`, which numbers the row groups
+                of all files together.
         """
         if self.keep is not None:
             raise ValueError("reading file by file needs all sessions of a log")
@@ -188,7 +188,7 @@ class Stream:
         over: Over,
         progress: Callable[[float], None] = lambda share: None,
     ) -> "Iterator[T]":
-        """Applies a function to each file, in order, and reports progress."""
+        """Applies a function to the stream of each file, and reports progress."""
         files = self.files()
         for number, found in enumerate(over(function, files), 1):
             progress(number / len(files))
@@ -207,15 +207,15 @@ class Stream:
         Args:
             most: Largest number of sessions.
             key: Random seed of the draw.
-            groups: Number of row groups to read, which are chosen at random. None reads
-                all row groups, so that every session has the same probability. Fewer
-                groups are faster.
+            groups: Number of row groups to read, chosen at random. None reads all row
+                groups, so that every sample has the same probability. Fewer groups are
+                faster.
             progress: Called with the share of the requested row groups that were read.
             over: `map`, or a function with the same interface that reads files in
                 parallel. A parallel function requires `keep=None` and `groups=None`.
 
         Raises:
-            ValueError: `keep` selects no session.
+            ValueError: The row groups hold no session that `keep` selects.
         """
         rng = np.random.default_rng(key)
         order = np.sort(rng.permutation(len(self.groups))[:groups])
@@ -257,7 +257,7 @@ class Stream:
 
 
 def _taken(asked: tuple[Stream, np.ndarray]) -> ClickLog:
-    """Takes these rows of a stream; reads only the row groups that hold them."""
+    """Takes rows of a stream; reads only the row groups that contain these rows."""
     stream, rows = asked
     found, start = [next(stream.group(0)).take(rows[:0])], 0
     for number, (shard, group) in enumerate(stream.groups):
@@ -306,7 +306,7 @@ def shuffled_batches(
         rng: The only source of randomness.
         sessions: Number of sessions in a piece; only the last piece may have fewer.
         columns: Optional columns to read; None reads all.
-        buffer: Number of sessions to shuffle together, see `Stream.window`.
+        buffer: Number of sessions to shuffle together (see `window` of `Stream`).
 
     Raises:
         ValueError: See `debias.data.read_batches`.

@@ -1,7 +1,8 @@
 """Summary statistics of a click log.
 
-A summary is computed from counts that can be added. A log on disk can therefore be
-counted in pieces, or by several processes, with exactly the same result.
+A summary is computed from counts, and the counts of several parts of a log can be
+added. A log on disk can therefore be counted in pieces, or by several processes, with
+exactly the same result.
 """
 
 from collections.abc import Callable
@@ -27,15 +28,16 @@ class Summary(NamedTuple):
     Attributes:
         sessions: Number of sessions.
         queries: Number of queries.
-        items: Number of distinct shown items; an item under two queries counts twice.
+        items: Number of distinct shown items; an item shown for two queries counts
+            twice.
         impressions: Number of impressions.
         clicks: Number of clicks.
         shown: (L,) impressions at each position.
-        ctr: (L,) clicks per impression at each position, nan without impressions. This
-            rate is not the probability of examination, because better items may have
-            higher positions.
+        ctr: (L,) clicks per impression at each position; NaN at positions without
+            impressions. This rate does not measure examination, because better items
+            may be shown at better positions.
         moved: Share of items shown at more than one position. Without a model, only
-            items with several positions can separate position from relevance.
+            such items can separate the effects of position and relevance.
         columns: Columns of the log.
         problems: Reasons why no model can be trained on the log; empty if there are
             none.
@@ -72,18 +74,17 @@ class Summary(NamedTuple):
 class Counts:
     """Counts of the sessions in a part of a log; `+` adds the counts of two parts.
 
-    The log has L positions. Arrays over queries or items end at the highest number
-    seen.
+    The log has L positions. An array over queries or items ends at the highest number
+    in this part of the log.
 
     Attributes:
         sessions: Number of sessions.
         shown: (L,) impressions at each position.
         clicked: (L,) clicks at each position.
         asked: (queries,) bool, whether a query occurs.
-        first: (items,) int32 smallest position number of each item, from 1; `UNSEEN` if
-            the item was not shown.
-        last: (items,) int32 largest position number of each item; 0 if the item was not
-            shown.
+        first: (items,) int32 smallest position of each item, from 1; `UNSEEN` if the
+            item was not shown.
+        last: (items,) int32 largest position of each item; 0 if the item was not shown.
         columns: Columns of the log.
     """
 
@@ -158,7 +159,7 @@ class Counts:
 
 
 def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
-    """Warns if a log has too few clicks or too few shown items without a click.
+    """Warns if a log has too few clicks, or too few impressions without a click.
 
     The relative error of a rate of n independent events is about 1 / sqrt(n).
 
@@ -185,7 +186,8 @@ def _warnings(clicks: int, impressions: int) -> tuple[str, ...]:
 def _fixed(positions: int, items: int, moved: int, impressions: int) -> tuple[str, ...]:
     """Warns if a log always shows the items of a query in the same order.
 
-    If items were shown only once each, the log cannot tell whether the order is fixed.
+    There is no warning if items were shown fewer than `AGAIN` times on average, because
+    the order is then unknown.
 
     >>> _fixed(2, 10, 1, 20), _fixed(2, 10, 0, 10), len(_fixed(2, 10, 0, 20))
     ((), (), 1)
@@ -222,8 +224,8 @@ def count(
     Args:
         log: A log in memory, or a log on disk, which is read in pieces.
         progress: Called with the share of the work done.
-        over: `map`, or a function with the same interface that counts files in
-            parallel. The result is the same.
+        over: `map`, or a parallel function with the same interface, which counts the
+            files of a stream. The result is the same.
 
     Raises:
         ValueError: A file on disk is damaged.
@@ -261,8 +263,8 @@ def count(
 def summarize(log: ClickLog | Stream) -> Summary:
     """Counts the sessions, items and clicks of a log, in memory or on disk.
 
-    A log without a click, or with a single position, gets a summary too; `problems`
-    explains its limits.
+    A log without clicks, or with a single position, is not an error: `problems` then
+    says why no model can be trained.
 
     >>> log = ClickLog([0, 0, 1], [[4, 5], [5, 4], [6, -1]], [[1, 0], [1, 0], [0, 0]])
     >>> found = summarize(log)

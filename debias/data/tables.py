@@ -76,12 +76,12 @@ Batches = Iterator[tuple[pa.RecordBatch, float]]
 
 
 class Retyped(ValueError):
-    """Raised if a field of a file has two types. The field is then read as text."""
+    """Raised if a field of a file has two types; it is read again as text."""
 
 
 @runtime_checkable
 class Streamed(Protocol):
-    """A table of any library that supports Arrow's C stream protocol.
+    """A table in memory, of any library that supports Arrow's C stream protocol.
 
     Examples are data frames of pandas (from 2.2) and Polars, relations of DuckDB, and
     Arrow tables.
@@ -98,11 +98,12 @@ class Part(NamedTuple):
 
     Attributes:
         name: Path of the file, or "table" for a table in memory.
-        schema: The columns; columns of a CSV file are text until they are cast.
-        read: Function that yields batches and the share read so far. The function takes
-            the names of the wanted columns, and the names of the columns to read as
-            numbers. A name such as a.b.c reads the column a, but may leave out its
-            other fields. Error messages name the part.
+        schema: Names and types of the columns. Columns of a CSV file have the type
+            text.
+        read: Function that yields batches, each with the share that was read so far.
+            Its arguments are the names of the wanted columns, and the names of the
+            columns to read as numbers. A name such as a.b.c requests the column a,
+            which may then lack its other fields. Error messages contain `name`.
         file: Path of the file; None for a table in memory.
     """
 
@@ -113,23 +114,23 @@ class Part(NamedTuple):
 
 
 def open_parts(source: Source) -> list[Part]:
-    """Opens the parts of a table, sorted by name, and reads only headers.
+    """Opens the files of a table and determines their columns.
 
     Args:
         source: One or several paths, globs or URLs (s3:// or gs://), or a table in
             memory. Files end in .parquet, .feather, .arrow, .csv, .tsv, .jsonl, .json
-            or .tfrecord (of examples). Text files may also end in .gz, and Parquet and
-            Feather files may have any name. A folder is read at any depth. In a folder,
-            names that begin with a dot or an underscore are ignored, and so are .json
-            files beside other files. If every file is in a folder NAME=VALUE, NAME
-            becomes a column. A table in memory supports Arrow's C stream protocol or is
-            an Arrow dataset.
+            or .tfrecord (of `tf.train.Example`). Text files may also end in .gz, and
+            Parquet and Feather files may have any name. A folder is read at any depth,
+            in order of names. In a folder, names that begin with a dot or an underscore
+            are ignored, and so are .json files beside other files. If every file is in
+            a folder NAME=VALUE, NAME becomes a column. A table in memory must support
+            Arrow's C stream protocol or be an Arrow dataset.
 
     Raises:
         FileNotFoundError: A path does not exist.
-        ValueError: The source has no file, a file has an unknown format or is damaged,
-            two columns have the same name, or a subfolder is empty. The message names
-            the file or the folder.
+        ValueError: The source has no file, a subfolder is empty, a file has an unknown
+            format or is damaged, or two columns of a file have the same name. The
+            message names the file or the folder.
 
     >>> part, = open_parts(pa.table({"a": [1, 2]}))
     >>> [(batch.num_rows, share) for batch, share in part.read(["a"], ())]
@@ -149,7 +150,7 @@ def open_parts(source: Source) -> list[Part]:
 
 @contextmanager
 def unchanged(parts: Sequence[Part]) -> Iterator[None]:
-    """Context manager that checks that files do not change size while they are read.
+    """Context manager that raises an error if a file changes size while it is read.
 
     Raises:
         ValueError: The size of a file changed. The message names the file.
@@ -188,7 +189,7 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
 
 
 def read_names(kind: pa.Schema | pa.DataType) -> None:
-    """Decodes the names of all columns, also within structs and lists.
+    """Decodes the names of all columns, including fields within structs and lists.
 
     Raises:
         UnicodeError: A name is not UTF-8.
@@ -225,8 +226,8 @@ def files_of(source: Any) -> list[AnyPath]:
 
     Raises:
         FileNotFoundError: A path does not exist.
-        ValueError: There is no file, a file has an unknown format, or the source is
-            neither paths nor a table. The message names a file with an unknown format.
+        ValueError: There is no file, a file has an unknown format, or the source does
+            not consist of paths. The message names a file with an unknown format.
     """
     one = isinstance(source, str | Path) or not isinstance(source, Iterable)
     several = [source] if one else list(source)
@@ -244,7 +245,7 @@ def files_of(source: Any) -> list[AnyPath]:
 
 
 def kind_of(path: AnyPath) -> str | None:
-    """Format of a file, by its first bytes or its name.
+    """Format of a file, from its first bytes or its name; None if it is unknown.
 
     Raises:
         FileNotFoundError: A path does not exist.
@@ -320,8 +321,8 @@ def _within(folder: AnyPath) -> list[AnyPath]:
 def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Part]:
     """Adds the columns that folder names define, such as NAME=VALUE.
 
-    Only folders below the requested one count. All files must have the column in their
-    path, and none may have a column of the same name.
+    Only folders below the requested folder count. The column is added only if it is in
+    the path of every file, and no file has a column of the same name.
     """
     asked = [source] if isinstance(source, str | Path) else source
     named = [
@@ -520,7 +521,7 @@ def _of_csv(path: AnyPath) -> Part:
 
 
 def _unpacked(path: AnyPath) -> Any:
-    """The decompressed source of a text. Arrow decompresses files on disk by suffix."""
+    """The source of a text file, decompressed unless Arrow does it by the suffix."""
     if not isinstance(path, Remote):
         return path
     kinds = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -590,8 +591,8 @@ def _of_json(path: AnyPath) -> Part:
 def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
     """The schema of the first block, plus columns that occur further down.
 
-    It reads samples of a large file on disk. If a column has another type in a sample,
-    the type of the first block stays.
+    The additional columns are found in samples of a large file on disk. If a column has
+    a different type in a sample, the type of the first block stays.
     """
     from pyarrow import json
 
@@ -656,7 +657,7 @@ def _blocks(path: AnyPath, opened: Callable[[], pa.RecordBatchReader]) -> Batche
 
 
 def _fault(path: AnyPath, error: Exception, seen: int = 0) -> Exception:
-    """Arrow's error with rows counted from the start of the file, not of a block.
+    """Arrow's error, with rows counted from the start of the file.
 
     >>> _fault(Path("a.jsonl"), ValueError("Column(/x) is odd in row 2"), 8)
     ValueError('a.jsonl: column x is odd in row 10; repair that line')
@@ -751,13 +752,12 @@ def _no_utf8(path: AnyPath) -> ValueError:
 
 
 def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) -> Part:
-    """Parses the text columns of a part that hold JSON.
+    """Returns the part with a reader that parses JSON in text columns.
 
     Args:
         part: A part from `open_parts`.
-        inside: Names with dots. A text column is parsed if a name leads into the
-            column.
-        lists: Names of columns that may hold lists.
+        inside: Paths with dots. A text column is parsed if a path leads into it.
+        lists: Names of columns that may hold lists. Such text columns are parsed too.
     """
     columns = holding_json(part.schema, inside, lists)
     first = next(part.read(columns, ()), None) if columns else None
@@ -787,7 +787,7 @@ def with_json(part: Part, inside: Iterable[str], lists: Collection[str] = ()) ->
 
 
 def with_lists(parts: Sequence[Part], item: str) -> Sequence[Part]:
-    """Parses the lists of the parts if items are text such as [4, 7]."""
+    """Parses the lists in text columns if the item column holds text such as [4, 7]."""
     if with_json(parts[0], (), [item]) is parts[0]:
         return parts
     return [with_json(part, (), part.schema.names) for part in parts]
@@ -797,7 +797,7 @@ def with_lists(parts: Sequence[Part], item: str) -> Sequence[Part]:
 
 
 def in_memory(source: Any) -> bool:
-    """Whether a source is a table instead of paths."""
+    """Whether a source is a table in memory, not a path."""
     return isinstance(source, Streamed) or _is_dataset(source)
 
 
@@ -830,7 +830,7 @@ def _streamed(source: Any) -> pa.RecordBatchReader:
 
 
 def _of_memory(source: Any) -> Part:
-    """A part that reads a table in memory; a reader is read only once."""
+    """A part that reads a table in memory; a reader can be read only once."""
     if isinstance(source, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
         source = table_of(source)
     rows = source.count_rows() if _is_dataset(source) else _length(source)

@@ -8,18 +8,19 @@ from debias.data.log import ClickLog
 def amount_weights(log: ClickLog, name: str, most: float = 10.0) -> np.ndarray:
     """(S, L) weights of clicks in proportion to an amount, such as seconds.
 
-    The weight of a click is min(most, amount / mean amount of the clicks). Impressions
-    without a click have weight 1. If clicks are rare, a click model with these weights
-    learns roughly the odds of a click times the expected amount.
+    The weight of a click is min(most, its amount / mean amount of all clicks).
+    Impressions without a click have weight 1. If clicks are rare, a click model with
+    these weights approximately learns the odds of a click, multiplied by the expected
+    amount.
 
     Args:
         log: A log with the target.
-        name: Name of the target, whose values at clicks are 0 or more.
+        name: Name of the target, whose values at clicks must be at least 0.
         most: Largest weight; must be above 0.
 
     Raises:
-        ValueError: The log lacks the target, no click has an amount, or an amount is
-            negative. The message names the row and the column.
+        ValueError: The log lacks the target, no click has a positive amount, or the
+            amount of a click is negative. The message names the row and the column.
 
     Source: after Covington et al., Deep Neural Networks for YouTube Recommendations,
     RecSys 2016.

@@ -1,4 +1,4 @@
-"""Safe quotation of input in messages, and suggestions of names."""
+"""Quotes input safely in messages, and suggests similar names."""
 
 import reprlib
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ _OFTEN = {  # parts of names that columns of a role often have, the likeliest fi
 
 
 def printable(text: str, kept: str = "") -> str:
-    r"""Escapes everything in a text that could control a terminal, except `kept`.
+    r"""Escapes the characters of a text that could control a terminal, except `kept`.
 
-    Control characters, ANSI escapes, direction marks and lone surrogates become escapes
-    as in Python literals. Line breaks become escapes too, unless `kept` contains them.
+    Control characters, ANSI escapes, direction marks and lone surrogates are written as
+    in Python literals. Line breaks are escaped too, unless `kept` contains them.
 
     >>> print(printable("\x1b[31mred \udcff \u202e é"))
     \x1b[31mred \udcff \u202e é

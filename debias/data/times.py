@@ -58,10 +58,10 @@ class Times:
     """Reads the times of a column in batches; all numbers have the same unit.
 
     Text must be ISO 8601, extended or basic, with up to nine decimal digits of a
-    second. Any time zone is allowed, and the default is UTC. Numbers count from 1970,
-    and their magnitude determines the unit: seconds, milliseconds, microseconds or
-    nanoseconds. A text column may hold both ISO 8601 times and numbers. Numbers below
-    1e8 are read as plain numbers instead of calendar times; such numbers can still
+    second. Any time zone is allowed, and the default is UTC. Numbers count from 1970 in
+    seconds, milliseconds, microseconds or nanoseconds; the magnitude of the first
+    number determines the unit. A text column may hold both ISO 8601 times and numbers.
+    If the first number is below 1e8, numbers are not calendar times, but can still
     order events.
     """
 
@@ -72,11 +72,11 @@ class Times:
     def read(self, batch: Batch) -> np.ndarray:
         """Reads times as (n,) datetime64, or as numbers if they are not calendar times.
 
-        NULL becomes NaT, or NaN among numbers.
+        NULL becomes NaT in datetime64, and NaN in numbers.
 
         Raises:
-            ValueError: A value is not a time, or has another unit than earlier values.
-                The message names the file, the column and the row.
+            ValueError: A value is not a time, or its unit differs from that of earlier
+                values. The message names the file, the column and the row.
         """
         array = batch.arrays[ROLE][0]
         if pa.types.is_string(array.type):
@@ -96,7 +96,7 @@ class Times:
         return self._since_1970(batch, array)
 
     def _of_text(self, batch: Batch, text: pa.Array) -> np.ndarray:
-        """Parses times from text, some of which may be numbers since 1970."""
+        """Parses times from text; some values may be numbers since 1970."""
         counts = pc.match_substring_regex(text, _COUNT).fill_null(False)
         if not pc.any(counts).as_py():
             return _parsed(batch, text)
@@ -150,7 +150,7 @@ class Times:
 
 
 def unit_clash(times: np.ndarray, unit: str = "") -> tuple[str, int]:
-    """The unit of numbers since 1970, and the first row with another unit.
+    """The unit of numbers since 1970, and the first row with a different unit.
 
     The row is -1 if all numbers have the same unit.
 
@@ -184,7 +184,7 @@ def called(unit: str) -> str:
 
 
 def _numbers(text: pa.Array) -> pa.Array:
-    """Casts text to numbers if all of it is numeric and does not look like a date."""
+    """Casts text to numbers if all values are numeric and the first is not a date."""
     first = next((t for t in text.slice(0, 100).to_pylist() if t is not None), None)
     if first is None:
         there = text.drop_null()

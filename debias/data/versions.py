@@ -44,7 +44,7 @@ class Distinct:
         self._held = self._merged = len(self._chunks[0].dictionary)
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:
-        """The number of each added row, and the distinct rows (U, width) of int32."""
+        """The number of each added row, and the distinct rows, (U, width) int32."""
         width = self._type.byte_width // 4
         if not self._chunks:
             return np.zeros(0, np.int32), np.zeros((0, width), np.int32)

@@ -25,11 +25,11 @@ MANY = 10
 
 
 def expectation(sessions: int, queries: int) -> str:
-    """Says whether to expect a gain from debiasing, by sessions per query.
+    """Says whether to expect a gain from debiasing, based on sessions per query.
 
     The rule comes from the benchmark table `production`. With four sessions per query,
-    debiased models were worse than models of raw clicks, unless the production ranker
-    was weak. With forty sessions per query, debiased models were better, unless the
+    debiased models were better than models of raw clicks only if the production ranker
+    was weak. With forty sessions per query, debiased models were better, except if the
     production ranker was nearly perfect.
 
     >>> expectation(1_000, 240).split(":")[0]
@@ -49,7 +49,7 @@ def expectation(sessions: int, queries: int) -> str:
 
 
 def advice(findings: Mapping[str, Finding]) -> tuple[str, str, str]:
-    """Three sentences: whether items moved enough, other findings, and the next step.
+    """Returns three sentences: on moved items, other findings, and the next step.
 
     Args:
         findings: Findings by name; see `debias.diagnosis.report.Diagnosis`.

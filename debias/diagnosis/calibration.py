@@ -26,26 +26,25 @@ DRAWS = 30  # simulated logs, which show the errors that chance explains
 
 @dataclass(frozen=True, eq=False)
 class Calibration(Finding):
-    """Expected calibration error at each of K ranks, on held-out sessions.
+    """Expected calibration error (ECE) at each of K ranks, on held-out sessions.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        error: (K,) float64 mean of |click rate - mean prediction| over the bins of a
-            rank, weighted by impressions; nan at ranks without impressions in any bin.
-        lower, upper: (K,) float64 confidence limits of the error, at least 0. The
-            limits are corrected for the part of the error that is due to chance.
-        chance: (K,) float64 upper bounds on the error that chance explains. With
-            probability `level`, the errors of a perfectly calibrated model are below
-            the bounds at all ranks. The bound is nan at ranks with fewer than 10 clicks
-            in the fitted half.
-        detectable: (K,) float64 smallest error, equal in all bins, that exceeds
-            `chance` with a probability of 80%.
+        error: (K,) float64 ECE: the mean of |click rate - mean prediction| over the
+            bins of a rank, weighted by impressions. NaN at ranks without impressions.
+        lower, upper: (K,) float64 confidence limits of the ECE, at least 0. The limits
+            are corrected for the bias of the ECE, which chance makes too large.
+        chance: (K,) float64 upper bounds on the ECE of a perfectly calibrated model.
+            With probability `level`, its ECE is below the bound at all ranks. NaN at
+            ranks with fewer than 10 clicks in the fitted half.
+        detectable: (K,) float64 smallest miscalibration, equal in all bins, that raises
+            the ECE above `chance` with a probability of 80%.
         rate: (K,) float64 click rate of the impressions in the bins.
         predicted, observed: (K, B) float64 mean prediction and click rate of each bin;
             nan for empty bins.
         impressions: (K, B) int64 number of impressions in each bin.
-        covered: Share of the held-out impressions whose (query, item) pair has at least
-            30 impressions in the fitted half.
+        covered: Share of the held-out impressions that are used: their (query, item)
+            pair has at least 30 impressions in the fitted half.
     """
 
     position: np.ndarray
@@ -74,20 +73,21 @@ def calibration(
 
         ECE_k = sum_b n_b / n |click rate of bin b - mean prediction of bin b|,
 
-    where n_b of the n impressions at the rank are in bin b. The bins of a rank hold
-    about equally many impressions. Chance makes ECE positive even if predictions are
-    correct. `chance` comes from simulations: the clicks of both halves are drawn from
-    the model, and the model is fitted again. The interval is a basic bootstrap: 2 ECE
-    minus the quantiles of the resampled ECE. Pairs with fewer than 30 impressions in
-    the fitted half are left out, because their errors come from scarce data, not from
-    the behaviour of users.
+    where n is the number of impressions at the rank, and n_b of these impressions are
+    in bin b. The bins of a rank have about the same number of impressions. Chance makes
+    the ECE positive even if predictions are correct. `chance` comes from simulations:
+    the clicks of both halves are drawn from the model, and the model is fitted again.
+    The interval is a basic bootstrap: 2 ECE minus quantiles of the ECE with resampled
+    noise. Pairs with fewer than 30 impressions in the fitted half are left out, because
+    scarce data, not the behaviour of users, cause their errors.
 
     Args:
         log: The click log.
         bins: Number of bins per rank.
-        level: Confidence level of the intervals, and of `chance` for all ranks jointly.
-        replicates, seed: Number of resamples, and random seed of the resamples and the
-            split.
+        level: Confidence level of each interval, and of `chance` for all ranks
+            together.
+        replicates, seed: Number of resamples, and random seed of the split, resamples
+            and simulations.
 
     >>> rng = np.random.default_rng(0)
     >>> item = rng.permuted(np.tile([0, 1], (4000, 1)), axis=1)
@@ -140,7 +140,7 @@ def calibration(
 
 
 class _Bins(NamedTuple):
-    """(K, B) each: impressions, mean prediction, click rate and its standard error."""
+    """(K, B) impressions, mean prediction, click rate and its standard error."""
 
     impressions: np.ndarray
     predicted: np.ndarray
@@ -196,8 +196,9 @@ def _chance(
     """(K,) errors that chance explains, and (K,) errors detected with 80% power.
 
     Both halves are simulated from the model of the first half, so its predictions are
-    the truth. The logs of the errors of a rank are about normal. `chance` is their mean
-    plus enough standard deviations that no rank exceeds it with probability `level`.
+    the truth. At each rank, the logarithm of the error is about normal. The bound is
+    its mean plus a number of standard deviations, such that, with probability `level`,
+    no rank exceeds its bound.
     """
     truth = chances(fitted, fit_one(fitted))[0]
     drawn = []

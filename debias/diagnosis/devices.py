@@ -32,14 +32,14 @@ class Devices(Finding):
 
     Attributes:
         pair: (N, 2) int64 codes of the two devices of each pair.
-        log_ratio: (N, K) float64 log ratio of the second device's examination to the
-            first's.
-        error: (N, K) float64 standard error of the log ratio; nan if a curve has no
-            interval at the rank.
-        differ: (N, K) bool, whether examination differs significantly, corrected for
-            multiple tests.
+        log_ratio: (N, K) float64 log(examination on the second device / examination on
+            the first device).
+        error: (N, K) float64 standard error of the log ratio; NaN if either curve has
+            no interval at the rank.
+        differ: (N, K) bool, whether examination differs significantly, after correction
+            for multiple tests.
         detectable: Smallest ratio of examination that the test detects with 80% power
-            at every rank and for every pair; inf if nothing can be compared.
+            at every rank and for every pair. Infinite if no pair can be compared.
     """
 
     pair: np.ndarray
@@ -58,16 +58,16 @@ def devices(
     """Compares the examination curves of the devices rank by rank.
 
     The test statistic is z = (log e_1 - log e_2) / sqrt(s_1^2 + s_2^2), where e is the
-    examination on a device, and s the standard error of log e. Critical values use
-    Bonferroni's bound over ranks and pairs of devices.
+    examination on a device, and s the standard error of log e. Critical values are
+    corrected for all ranks and pairs of devices (Bonferroni).
 
     Args:
         by_device: Examination curves with intervals, from `estimate(log, method,
             by="device")`.
         names: Names of devices by code.
-        level: Confidence level; a false positive has a probability of at most 1 -
+        level: Confidence level. The probability of any false positive is at most 1 -
             `level`.
-        column: Name of the column that is compared, for the text of the verdict.
+        column: Name of the column whose values are compared, for the verdict.
 
     Raises:
         ValueError: There are fewer than two devices, or `level` is not in (0, 1).
@@ -121,7 +121,7 @@ def _judge(
     reach: float,
     column: str,
 ) -> Finding:
-    """The verdict on log ratios, which are 0 if the difference is not significant."""
+    """The verdict on log ratios; a ratio that is not significant must be 0."""
     if log_ratio.any():
         at, k = np.unravel_index(np.argmax(np.abs(log_ratio)), log_ratio.shape)
         more, less = pair[at] if log_ratio[at, k] < 0 else pair[at][::-1]

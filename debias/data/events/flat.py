@@ -27,25 +27,26 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 @dataclass
 class Found:
-    """Counts of the events in a part of the source.
+    """Counts of the events in a file of the source.
 
-    Counts of several parts can be added.
+    The counts of several files can be added.
 
     Attributes:
         rows: Number of rows.
         actions: Number of events of each name.
         blank: Number of rows that have no event, query, shown items or session, such as
             the lines `{"index": ...}` of a bulk request.
-        without_item, without_session: Number of events without an item, and of events
-            without a session.
-        bare_impressions, bare_clicks: Number of impressions without an item, and of
-            clicks without an item.
-        calendar: Whether times are calendar times; None if there are no times.
+        without_item, without_session: Number of events that lack an item, and number of
+            events that lack a session.
+        bare_impressions, bare_clicks: Number of impressions that lack an item, and
+            number of clicks that lack an item.
+        calendar: Whether timestamps are calendar times, not plain numbers; None without
+            timestamps.
         least: Smallest position of an impression.
         unplaced: Number of impressions at a position below 0.
         zeros, ones: Number of impressions at position 0, and at position 1.
         listed: Whether any event has a list of items.
-        first: Row of the first fault of each kind.
+        first: First row with each kind of fault.
         notices: Messages for the user about how values were interpreted.
     """
 
@@ -66,7 +67,7 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
     def note(self, what: str, rows: np.ndarray) -> None:
-        """Records the first of the rows that have a fault."""
+        """Records the first row that has a fault."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
@@ -87,7 +88,7 @@ class Paths(NamedTuple):
 def paths_in(part: Part, columns: EventColumns) -> Paths:
     """Finds the columns of each role in a part of the source.
 
-    The role `session` is included only if all its columns exist.
+    The role `session` is included only if all columns of the session id exist.
     """
     found = {}
     for role, names in columns.paths().items():
@@ -101,11 +102,11 @@ def paths_in(part: Part, columns: EventColumns) -> Paths:
 def check_columns(
     parts: Sequence[Part], paths: Sequence[Paths], columns: EventColumns
 ) -> None:
-    """Checks that the parts together have all required columns.
+    """Checks that every required column exists in some file.
 
     Raises:
-        ValueError: No part has a required or requested column, or only some parts have
-            the session columns. The message names the file and the column.
+        ValueError: A required or requested column is in no file, or only some of the
+            files have the session columns. The message names the file and the column.
     """
     if columns.shown and not any("event" in each for each in paths):
         _check_not_queries(parts, paths, columns)
@@ -202,7 +203,7 @@ class Flattener:
         self._numbered = "session" in self._paths
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """Yields flat batches, each with the share of the part read so far.
+        """Yields flat batches, each with the share of the file that was read so far.
 
         Raises:
             ValueError: A value is not allowed in its column. The message names the
@@ -255,7 +256,7 @@ class Flattener:
     def _rows(
         self, rows: pa.RecordBatch, kind: np.ndarray, number: np.ndarray
     ) -> Iterator[pa.RecordBatch]:
-        """Flat rows of events, or of queries and the items that they showed."""
+        """Flat rows of events, or of queries and the items that they returned."""
         origin = number + (self._number << PART_BITS)
         plain_columns = {
             "key": self._key(rows, origin),
@@ -393,7 +394,7 @@ class Flattener:
         return text[0] if len(text) == 1 else pc.binary_join_element_wise(*text, "\x1f")
 
     def _times(self, rows: pa.RecordBatch, number: np.ndarray) -> np.ndarray:
-        """(n,) int64 microseconds since 1970, or millionths of the log's own unit."""
+        """(n,) int64 microseconds since 1970, or plain numbers times a million."""
         array = self._first(rows, "timestamp")
         if array is None or array.null_count == len(array):
             return np.full(len(rows), NO_TIME)
@@ -411,7 +412,7 @@ class Flattener:
     def _places(
         self, position: pa.Array | None, origin: np.ndarray, kind: np.ndarray
     ) -> pa.Array:
-        """Ranks in the numbering of the log; NULL where the log has no rank."""
+        """Ranks as the source numbers them; NULL where the source has no rank."""
         if position is None:
             return pa.nulls(len(origin), pa.int32())
         position = self._there(position)
@@ -450,7 +451,7 @@ class Flattener:
         number: np.ndarray,
         role: str,
     ) -> pa.Array | None:
-        """One value per item, from a list as long as the items or a single value."""
+        """One value per item, from a single value or a list with one value per item."""
         if values is None or not is_list(values.type):
             if values is None or role == "position":
                 return None  # a position of the event, not of its items

@@ -1,6 +1,6 @@
 """Imports event logs as a click log, in bounded memory and resumable steps.
 
-First, each part of the source is flattened and partitioned by session or user. Then the
+First, each file of the source is flattened and partitioned by session or user. Then the
 events are joined into lists, one group of partitions at a time. Intermediate results
 are in a hidden folder beside the output. At the end, the finished files move from the
 hidden folder to the output.
@@ -87,14 +87,16 @@ class Imported(NamedTuple):
         lists, impressions: Number of lists and of shown items.
         clicks: Number of click events on shown items.
         clicked: Number of shown items with at least one click.
-        targets: Number of other actions on shown items, by name of the action.
+        targets: Number of other actions on shown items, such as purchases, by name of
+            the action.
         events: Number of events in the source, by name of the event.
-        by: Rule that separates lists: "key" (the session id), "row" (each event is a
-            list) or "gap" (pauses of a user).
-        first_position: Number that the source gives to the first rank.
+        by: Rule that separates lists: "key" (by session id), "row" (each event is a
+            list) or "gap" (by pauses of the user).
+        first_position: Number of the first rank in the source, such as 0 or 1.
         counts: Number of events and lists that were merged, skipped or changed, by
             kind.
-        notices: Messages for the user, such as each count with the first row concerned.
+        notices: Messages for the user. For example, a message states each count and its
+            first row.
     """
 
     path: str
@@ -126,24 +128,25 @@ def import_events(
     """Joins events into a click log, and writes the log as Parquet files.
 
     The log has one row per list. The columns `item`, `position` and `click`, the
-    targets and the columns of `keep` hold lists. The column `query` is always present.
-    The columns `session`, `user`, `device` and `timestamp` are present if the source
-    has them. `read_log` and all commands read the log with their default column names.
+    targets, and the columns copied by `keep` hold lists. The column `query` is always
+    present. The columns `session`, `user`, `device` and `timestamp` are present if the
+    source has them. `read_log` and all commands read this log without any column
+    options.
 
     Args:
         source: See `debias.data.tables.open_parts`. Queries and events may be in
             separate files.
         out: A new folder of Parquet files, or one file NAME.parquet.
-        columns: Column names of the source: the name of a preset, such as "ubi", "ga4"
-            or "generic", or a changed preset, such as
+        columns: Column names of the source. Pass the name of a preset, such as "ubi",
+            "ga4" or "generic", or a modified preset, such as
             `PRESETS["ubi"].replaced(["click=click,add_to_cart"])`.
-        first_position: Number of the first rank. None means 0 if position 0 has at
-            least half as many items as position 1, and 1 otherwise.
+        first_position: Number of the first rank in the source. None means 0 if position
+            0 has at least half as many impressions as position 1, and 1 otherwise.
         gap: Longest pause in seconds within a list; a longer pause of the user starts a
-            new list. The gap applies only if events have no session id and one item
-            each.
-        window: Longest time in seconds from an impression to an action on it. None
-            means no limit if events have a session id, and `gap` otherwise.
+            new list. `gap` is used only if events have no session id, and each event
+            has a single item.
+        window: Longest time in seconds from an impression to an action on the shown
+            item. None means no limit if events have a session id, and `gap` otherwise.
         memory: Approximate memory for joining events, in GB.
         force: Whether to replace existing output.
         progress: Called with the share of the work done.
@@ -258,10 +261,10 @@ def _work(out: Path) -> Path:
 
 
 def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
-    """The report of a finished run of the same request; None if no run finished.
+    """The report of a finished run with the same arguments; None if no run finished.
 
     Raises:
-        ValueError: `out` exists, and is not such a report.
+        ValueError: `out` exists, but holds no such report.
     """
     if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -277,7 +280,7 @@ def _finished(out: Path, asked: dict[str, Any], force: bool) -> Imported | None:
 
 
 def _begun(out: Path, asked: dict[str, Any]) -> Path:
-    """Returns the working folder; empties it unless an equal run was interrupted."""
+    """Returns the working folder, emptied unless an equal run was interrupted."""
     work = _work(out)
     plan = work / "plan.json"
     try:
@@ -298,7 +301,7 @@ def _published(work: Path) -> bool:
 
 
 def _publish(work: Path, out: Path, force: bool) -> None:
-    """Moves the files of a run to `out`, and removes the rest.
+    """Moves the files of a run to `out`, and removes the working folder.
 
     If a run is killed in between, the next equal run completes the move. The plan is
     removed before the other files, so that no later run resumes from an incomplete
@@ -524,7 +527,7 @@ class _Making:
         return pa.table(columns)
 
     def _targets(self) -> list[str]:
-        """Names of targets. Those of presets count only if they occur."""
+        """Names of the targets; a preset target without any event is left out."""
         asked = self._columns.target not in {each.target for each in PRESETS.values()}
         return [
             name
@@ -543,7 +546,7 @@ class _Making:
         events: Events,
         first: np.ndarray,
     ) -> np.ndarray:
-        """(lists,) index of an event that knows the value of a role for each list."""
+        """(lists,) index of an event of each list that has a value of the role."""
         there = rows.column(role).is_valid().to_numpy()[order]
         if self.how.by != "key" or there[first].all():
             return first
@@ -555,7 +558,7 @@ class _Making:
         return np.where(there[first] | (found < 0), first, found)
 
     def _times(self, time: np.ndarray, lists: Lists) -> pa.Array:
-        """(lists,) time at which each list was first seen."""
+        """(lists,) earliest time of each list."""
         times = time[lists.cell]
         latest = np.iinfo(np.int64).max
         times = np.where(times == NO_TIME, latest, times)
@@ -724,7 +727,7 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _copies(rows: pa.Table, row: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(n,) bool, in this order: an earlier row has the same event id."""
+    """(n,) bool, whether a row that comes earlier in `order` has the same event id."""
     if "id" not in rows.column_names or not len(rows):
         return np.zeros(len(order), bool)
     code, row = _codes(rows.column("id"))[order], row[order]

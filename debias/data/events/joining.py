@@ -28,8 +28,7 @@ class Events(NamedTuple):
         item: (n,) int64 code of the item.
         place: (n,) int64 rank in the source; -1 for events without a rank.
         time: (n,) int64 time in microseconds; `NO_TIME` for events without a time.
-        row: (n,) int64 row in the source, with the number of the part in the upper
-            bits.
+        row: (n,) int64 row in the file, with the number of the file in the upper bits.
         query: (n,) int64 code of the query.
     """
 
@@ -49,9 +48,9 @@ class How(NamedTuple):
         by: Rule that groups impressions into lists. "key" groups impressions with the
             same key and, if queries are known, the same query. "row" groups the
             impressions of one event. "gap" groups impressions with the same key and
-            query, up to the first pause longer than `gap`.
-        shown: Kind of the rows that show items: IMPRESSION or SHOWN.
-        first: Number that the source gives to the first rank.
+            query, and starts a new list after each pause longer than `gap`.
+        shown: Kind of the rows that show items, which is IMPRESSION or SHOWN.
+        first: Number of the first rank in the source.
         gap: Longest pause within a list, in microseconds.
         window: Longest time in microseconds from an impression to an action; None means
             no limit.
@@ -70,7 +69,7 @@ class How(NamedTuple):
 class Counts:
     """Counts of the lists, impressions and actions that `join` handles.
 
-    Counts of several parts of a log can be added.
+    The counts of several groups of events can be added.
 
     Attributes:
         lists, impressions: Number of lists and of impressions.
@@ -78,15 +77,16 @@ class Counts:
         duplicates: Repeated impressions of an item within a list.
         reranked: Lists with repeated ranks, or with ranks for only some items.
         holes: Lists with gaps in their ranks.
-        joined: Actions on shown items, by kind.
-        orphans: Actions on an item that was not shown.
-        early: Actions that were joined although they came before their impression.
-        late: Actions that came later than `window` after their impression.
-        parted: Number of lists minus number of sessions. It is above 0 if sessions with
-            several queries became several lists.
+        joined: Actions that were joined to an impression, by kind.
+        orphans: Actions that could not be joined to an impression of their item.
+        early: Actions that were joined to a later impression.
+        late: Actions that followed their impression by more than `window`, and were
+            left out.
+        parted: Number of lists minus number of sessions. A session with several queries
+            becomes several lists.
         copies: Events that repeat the id of an earlier event.
-        unshown: Sessions with a query or an action, but without shown items.
-        first: Row of the first case of each count.
+        unshown: Queries in sessions without shown items.
+        first: First row that contributed to each count.
     """
 
     lists: int = 0
@@ -105,7 +105,7 @@ class Counts:
     first: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str, rows: np.ndarray) -> int:
-        """Records the first of the rows of a count, and returns the number of rows."""
+        """Records the first of the counted rows, and returns the number of rows."""
         if len(rows):
             least = int(rows.min())
             self.first[what] = min(least, self.first.get(what, least))
@@ -119,8 +119,8 @@ class Lists(NamedTuple):
         ends: (lists + 1,) offsets of the lists in `cell`, `rank` and `made`.
         cell: (cells,) index of the event that shows each cell, sorted by list and rank.
         rank: (cells,) rank of each cell, from 1.
-        made: (cells, 1 + targets) int64 number of clicks, and of actions of each other
-            target, on each cell.
+        made: (cells, 1 + targets) int64 number of clicks on each cell, followed by the
+            number of actions of each target.
     """
 
     ends: np.ndarray
@@ -135,8 +135,9 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
     If a list shows an item twice, only the first impression counts. A list with
     repeated ranks is sorted by time, rank and row. A list with an item without a rank
     is sorted by time and row. An action belongs to the last impression of the same item
-    and key before the action or at the same time. With `by="key"`, an action before all
-    impressions of its item belongs to the first impression, because clocks may differ.
+    and key that is not later than the action. If every impression is later, the action
+    belongs to the first impression with `by="key"`, because clocks may differ, and to
+    no impression otherwise.
 
     >>> zero, one = np.zeros(3, int), np.ones(3, int)
     >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),
@@ -240,7 +241,7 @@ def _ranked(
 
 
 def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.ndarray:
-    """(cells, 1 + targets) number of times each action was made on each cell."""
+    """(cells, 1 + targets) number of actions of each kind on each cell."""
     acts = np.flatnonzero(events.kind >= CLICK)
     cell, early = _cell_of(events, cells, acts)
     if how.by != "key":
@@ -268,11 +269,11 @@ def _made(events: Events, cells: np.ndarray, how: How, counts: Counts) -> np.nda
 def _cell_of(
     events: Events, cells: np.ndarray, acts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(acts,) cell of each action, -1 for none; and whether the action came early.
+    """(acts,) cell of each action, -1 for none, and whether the action came early.
 
-    An action belongs to the last impression of the same key and item before the action
-    or at the same time. An action before all such impressions belongs to the first of
-    them, and is early.
+    An action belongs to the last impression of the same key and item that is not later
+    than the action. If every impression is later, the action belongs to the first
+    impression and is early.
     """
     both = np.concatenate([cells, acts])
     pair = events.key[both] * (events.item.max(initial=0) + 1) + events.item[both]

@@ -16,28 +16,29 @@ Names = tuple[str, ...]
 class EventColumns:
     """The columns of an event log, by role.
 
-    Every role except `event` takes several names, separated by commas. Names with dots
-    read nested columns: `event_attributes.object.object_id`. `items.item_id` reads the
-    id of each item in the list `items`, and `event_params.search_term` reads the value
-    of the key `search_term`.
+    Every role except `event` may have several columns. Names with dots read nested
+    columns: `event_attributes.object.object_id`. `items.item_id` reads the id of each
+    item in the list `items`, and `event_params.search_term` reads the value of the key
+    `search_term`.
 
     Attributes:
         event: The column that holds the kind of each event.
         impression: Kinds of events that show one item, or a list of items in display
             order.
         click: Kinds of events that count as a click.
-        target: Other kinds of events on an item; each becomes a column of counts.
+        target: Further kinds of actions on an item; each kind becomes a column of
+            counts.
         session: Id that all events of a list share. If several columns are given, they
             form the id together. Without this role, each event with a list of items is
-            a session. Impressions of single items then form a session until the user
+            a session. If events have single items instead, a session ends when the user
             changes the query or pauses for longer than `gap`.
         query: The query. If several columns are given, the first column with a value
             counts.
         item: Id of the item, or a list of ids.
-        shown: List of the items that a search returned, in rows that are not events.
-            These items count as shown if no event is an impression.
+        shown: List of the items that a search returned, in rows of queries. These items
+            count as shown if the source has no impressions.
         position: Rank of the item. Without this role, ranks follow the order of the
-            list, or the times of the events.
+            list, or the times of events with single items.
         timestamp: Time of the event.
         user: Id of the user. If several columns are given, the first column with a
             value counts.
@@ -45,8 +46,8 @@ class EventColumns:
             counts.
         id: Unique id of an event; later events with the same id are left out.
         keep: Further columns of impressions to copy to the log, such as features. In
-            the log, a column is named by the part of its name after the last dot.
-        missing: Texts that mean "no value" in addition to "", such as NA.
+            the log, the column is named by the text after the last dot of its name.
+        missing: Texts that mean a missing value, such as "" and "NA".
 
     >>> columns = PRESETS["ubi"].replaced(["click=click,add_to_cart", "target="])
     >>> columns.click, columns.target, columns.session
@@ -73,7 +74,8 @@ class EventColumns:
         """Returns a copy with new columns for the given roles.
 
         A text has the form ROLE=COLUMN,COLUMN and replaces the columns of the role. The
-        text ROLE= removes the role.
+        text ROLE= removes the role. The text missing=TEXT adds TEXT to the markers of
+        missing values.
 
         Raises:
             ValueError: A text does not have the form ROLE=COLUMN.
@@ -98,7 +100,7 @@ class EventColumns:
         return replace(self, **given)
 
     def asked(self) -> set[str]:
-        """The roles whose columns are neither defaults nor the columns of a preset."""
+        """The roles whose columns differ from those of every preset."""
         usual = [EventColumns(), *PRESETS.values()]
         return {
             part
@@ -107,7 +109,7 @@ class EventColumns:
         }
 
     def paths(self) -> dict[str, Names]:
-        """The columns of each role; roles that hold values are left out."""
+        """The columns of each role that names columns, not values such as "click"."""
         values = ("impression", "click", "target", "missing")
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         found["event"] = (self.event,)
@@ -215,7 +217,7 @@ PRESETS: Mapping[str, EventColumns] = {
 
 
 def tracker_of(schema: pa.Schema) -> str | None:
-    """The preset that fits a schema; None if no preset fits.
+    """The first preset whose event and item columns a schema has; None without one.
 
     >>> text = pa.string()
     >>> tracker_of(pa.schema({"eventType": text, "objectIDs": pa.list_(text)}))

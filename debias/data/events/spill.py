@@ -1,9 +1,10 @@
 """Flat events on disk, partitioned by key.
 
-Each part of the source becomes one Arrow file, and a JSON record that describes the
-batches of this file. The record is written last, so a part with a record is complete. A
-hash of the key assigns each event to a bucket, so all events of a key are in the same
-bucket. As many buckets as fit into memory are read together.
+Each file of the source becomes one Arrow file and one JSON record, which describes the
+batches of the Arrow file. The record is written last, so its presence shows that the
+Arrow file is complete. A hash of the key assigns each event to a bucket, so all events
+with the same key are in the same bucket. The buckets are read in groups that fit into
+memory.
 """
 
 import zlib
@@ -27,7 +28,7 @@ _KEYS = ("rows", "actions", "batches", "bucket_rows", "first", "notices")
 
 
 class Spilled(NamedTuple):
-    """The flat events of a part of the source, on disk.
+    """The flat events of one file of the source, on disk.
 
     Attributes:
         path: Path of the Arrow file.
@@ -49,7 +50,7 @@ def spill(
     folder: Path,
     progress: Callable[[float], None],
 ) -> Spilled:
-    """Writes the flat events of a part to disk, unless a complete file exists."""
+    """Writes the flat events of a file to disk, unless a complete copy exists."""
     path = folder / f"{number:05d}.arrow"
     record = path.with_suffix(".json")
     if not record.exists():
@@ -79,7 +80,7 @@ def _opened(path: Path, record: Path) -> Spilled:
 def _write(
     path: Path, flattener: Flattener, progress: Callable[[float], None]
 ) -> tuple[list[int], np.ndarray]:
-    """Writes the batches of a part; returns their buckets and the rows per bucket."""
+    """Writes the flat batches; returns the bucket of each, and the rows per bucket."""
     buckets: list[int] = []
     rows = np.zeros(BUCKETS, np.int64)
     writer: Any = None
@@ -134,7 +135,7 @@ def _buckets(key: pa.ChunkedArray) -> np.ndarray:
 def read_buckets(
     spilled: Sequence[Spilled], low: int, high: int, schema: pa.Schema
 ) -> pa.Table:
-    """Reads the events of all parts in the buckets from `low` to `high` - 1."""
+    """Reads the events of all files in the buckets from `low` to `high` - 1."""
     tables = []
     for each in spilled:
         wanted = np.flatnonzero((each.buckets >= low) & (each.buckets < high))
@@ -147,7 +148,7 @@ def read_buckets(
 
 
 def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
-    """The common schema of all parts; ids with mixed types become text."""
+    """The common schema of all files; ids of mixed types become text."""
     schemas = []
     for each in spilled:
         if len(each.buckets):
@@ -157,7 +158,7 @@ def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
 
 
 def groups(spilled: Sequence[Spilled], most: int) -> list[tuple[int, int]]:
-    """Splits the buckets into ranges of up to `most` rows; a larger bucket is alone."""
+    """Splits the buckets into ranges of up to `most` rows, if no bucket is larger."""
     sizes = np.sum([each.rows for each in spilled], axis=0)
     found, low, held = [], 0, 0
     for number, size in enumerate(sizes):
