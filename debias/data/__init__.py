@@ -1,7 +1,7 @@
 """Ranking data and click logs, in NumPy and Arrow.
 
-`ClickLog.open` and `ClickLog.write` handle logs that fit into memory. `read_batches`,
-`shuffled_batches` and `Stream` read larger logs.
+`ClickLog.write` and `ClickLog.open` write and read a whole log. `read_batches`,
+`shuffled_batches` and `Stream` read a log that is larger than memory.
 """
 
 from importlib import import_module

@@ -45,10 +45,11 @@ def read_features(
     7.0 is read as the id 7, even if the ids are text.
 
     Args:
-        source: See `debias.data.tables.open_parts`, with one row per user or item.
+        source: Table with one row per user or item (see
+            `debias.data.tables.open_parts`).
         id: Name of the id column.
         features: Names and patterns of the columns to read.
-        progress: Called with the share of the source read so far.
+        progress: Called with the share of the source that was read so far.
         first: Whether an id may occur in several rows. If so, only its first row is
             read.
         numbers: Columns of whole numbers to read as numeric features.

@@ -206,7 +206,7 @@ def cached(
 
     Args:
         key: Name of the folder. Equal keys must mean equal content.
-        build: Function that writes into the given empty folder.
+        build: Function that writes the content into an empty folder.
         cache: See `cache_folder`.
     """
     folder = cache_folder(cache) / key

@@ -169,7 +169,7 @@ def write_columns(
     compression: str = COMPRESSION,
     items: str | None = None,
 ) -> None:
-    """Writes a log, see `ClickLog.write`."""
+    """Writes a log (see `ClickLog.write`)."""
     sessions = len(columns["item"])
     if shards is None:
         if sessions == 0:
@@ -285,7 +285,7 @@ def read_group(
         group: Number of the row group, from 0.
         sessions: Largest number of sessions in a piece.
         columns: Optional columns to read; None reads all.
-        list_size: Number of cells in a session, see `longest_list`.
+        list_size: Number of cells in a session (see `longest_list`).
         items: Number of items in the ranking data. Item numbers must be smaller; None
             skips this check.
 

@@ -136,7 +136,7 @@ def read_known(
         count: Number of pairs, called P.
         first_features: Whether to keep only the first row of features of each pair.
             False keeps every distinct row.
-        progress: Called with the share of the parts read so far.
+        progress: Called with the share of the files that was read so far.
 
     Raises:
         ValueError: A value is not allowed, the grades of a pair differ, or all features

@@ -37,9 +37,9 @@ class RankingData:
         feature_names: (F,) distinct names of the features. None if the features have no
             names, as in LETOR files and simulated data.
         item_id: (items,) ids of the items in the source; None without ids.
-        kinds: Kinds of the features, see `debias.data.kinds`. Columns of category codes
-            come before columns of numbers, and a missing number is NaN. None means that
-            all features are finite numbers.
+        kinds: Kinds of the features (see `debias.data.kinds`). Columns of category
+            codes come before columns of numbers, and a missing number is NaN. None
+            means that all features are finite numbers.
 
     Raises:
         ValueError: An array has a wrong shape or type, or a value is not allowed. The
@@ -351,8 +351,8 @@ class RankingData:
 
         Args:
             path: File with a column qid or query, and optional columns label and
-                item_id. Features are one column `features` with lists of equal length,
-                or columns f0, f1 and so on. Other columns are an error.
+                item_id. The features are in a column `features` with lists of equal
+                length, or in columns f0, f1 and so on. Other columns are an error.
             max_grade: Highest grade. None means the highest grade in the metadata of
                 the file, or 4 if there is none.
 

@@ -38,7 +38,7 @@ class Rows:
         values: (n,) or (n, C) numbers of the shown items, by role.
         batches: The batches of the source without their arrays, for error messages.
         ends: Cumulative number of shown items at the end of each batch.
-        notices: Messages for the user, such as on ignored empty columns.
+        notices: Messages for the user, for example about ignored empty columns.
         many: Kinds of the "presentation" and "target" columns of `values`, by role.
     """
 

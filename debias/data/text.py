@@ -54,7 +54,7 @@ def quoted(value: Any) -> str:
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """Suggests the names most similar to `name`, as the end of an error message.
+    """Suggests the names most similar to `name`, for the end of an error message.
 
     >>> near("qurey", ["query", "item"])
     'did you mean query? There are query item'

@@ -27,7 +27,7 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 @dataclass
 class Found:
-    """Counts of the events in a file of the source.
+    """Counts of the events in one file of the source.
 
     The counts of several files can be added.
 
@@ -74,7 +74,7 @@ class Found:
 
 
 class Paths(NamedTuple):
-    """The columns of a part of the source, by role."""
+    """The columns of one file of the source, by role."""
 
     of: dict[str, tuple[str, ...]]
 
@@ -86,7 +86,7 @@ class Paths(NamedTuple):
 
 
 def paths_in(part: Part, columns: EventColumns) -> Paths:
-    """Finds the columns of each role in a part of the source.
+    """Finds the columns of each role in one file of the source.
 
     The role `session` is included only if all columns of the session id exist.
     """
@@ -186,7 +186,7 @@ def _other_ways(schema: pa.Schema, name: str, role: str) -> str:
 
 
 class Flattener:
-    """Flattens the rows of one part."""
+    """Flattens the rows of one file of the source."""
 
     def __init__(self, part: Part, number: int, columns: EventColumns) -> None:
         self._part = part

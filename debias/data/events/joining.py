@@ -23,7 +23,7 @@ class Events(NamedTuple):
     Codes count from 0, and the code -1 stands for a missing value.
 
     Attributes:
-        kind: (n,) int8 kind of each event, see `debias.data.events.flat`.
+        kind: (n,) int8 kind of each event (see `debias.data.events.flat`).
         key: (n,) int64 code of the session, or of the user if sessions have no id.
         item: (n,) int64 code of the item.
         place: (n,) int64 rank in the source; -1 for events without a rank.
