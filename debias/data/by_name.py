@@ -68,8 +68,9 @@ def matrix(
         missing: Whether numbers may be missing; missing numbers become NaN.
 
     Raises:
-        ValueError: A feature is missing, occurs twice, or is not a finite number, or a
-            list does not have the expected length. The message names the feature.
+        ValueError: A feature is missing, occurs twice, or is not a finite number.
+            Another reason is a list whose length differs from the number of features
+            requested from its column. The message names the feature.
 
     >>> matrix(pa.table({"b": [1, 2], "c": [5, 6], "a": [3, 4]}), ["a", "b"]).tolist()
     [[3.0, 1.0], [4.0, 2.0]]

@@ -63,7 +63,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     If the folder already exists, it must be empty.
 
     Raises:
-        ValueError: The path exists and is not an empty folder. In this case, nothing is
+        ValueError: The path exists and is not an empty folder. An existing path is not
             changed.
         OSError: See `atomic_write`.
     """
@@ -184,7 +184,7 @@ def _umask() -> int:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """The first of `cache`, $DEBIAS_CACHE and the user's cache folder that is set.
+    """Returns `cache`, or else $DEBIAS_CACHE, or else the user's cache folder.
 
     >>> cache_folder("copies")
     PosixPath('copies')

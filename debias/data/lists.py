@@ -1,9 +1,9 @@
 """Conversion between NumPy arrays and Arrow lists.
 
-This module calls an array (S, L) a rectangle. It corresponds to an Arrow column of S
-lists of the fixed size L. Conversion to Arrow copies only bools, because Arrow packs
-eight bools into a byte. Conversion from Arrow also accepts the columns of other
-programs: NULLs and the missing ends of shorter lists become padding.
+This module calls an array (S, L) a rectangle. A rectangle corresponds to an Arrow
+column of S lists of the fixed size L. Conversion to Arrow copies only bools, because
+Arrow packs eight bools into a byte. Conversion from Arrow also accepts the columns of
+other programs: NULLs and the missing ends of shorter lists become padding.
 """
 
 from typing import NamedTuple

@@ -66,7 +66,8 @@ class ClickLog:
         targets: Columns of any name that measure other user actions, such as carts or
             seconds. Each column is (S, L) float32 with finite numbers.
         items_fingerprint: `RankingData.fingerprint` of the items; None if unknown.
-            `check` uses it to detect a log that belongs to other ranking data.
+            `check` uses the fingerprint to detect a log that belongs to other ranking
+            data.
 
     Raises:
         ValueError: A column has a wrong shape or type, or a value is not allowed. The

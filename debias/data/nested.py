@@ -31,7 +31,7 @@ def top(names: Sequence[str], path: str) -> str | None:
 
 
 def resolved(schema: pa.Schema, path: str) -> str | None:
-    """The path as it exists in a schema, if need be within `_source`; None if absent.
+    """The full path in a schema, with `_source.` if needed; None if it does not exist.
 
     >>> schema = pa.schema({"_source": pa.struct({"a": pa.int64()})})
     >>> resolved(schema, "a"), resolved(schema, "b")

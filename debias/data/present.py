@@ -21,8 +21,8 @@ _Key = tuple[str, int]  # a role, and the index of its column
 class Present:
     """Tracks the columns that have been NULL in all rows so far.
 
-    Such columns count as absent. A column that is NULL in the first batch must
-    therefore be NULL in all later batches.
+    Columns without any value so far count as absent. A column that is NULL in the first
+    batch must therefore be NULL in all later batches.
     """
 
     def __init__(self) -> None:

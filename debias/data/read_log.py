@@ -87,8 +87,8 @@ class Reading(NamedTuple):
 
         Each item has the first row of features of its pair.
 
-        Examination is estimated from this copy, because an item is still the same item
-        after its price changes.
+        Estimates of examination use one item per pair, because an item remains the same
+        item after its price changes.
         """
         if self.pair is None or self.data is None:
             return self
@@ -131,7 +131,7 @@ def read_log(
         columns: Mapping of roles to columns. None means that each column has the name
             of its role.
         items: Table with features and labels of items. The table is joined by item, or
-            by query and item if it has a query column. In the latter case, the ranking
+            by query and item if it has a query column. With a query column, the ranking
             data contains all items of the table, including items that were never shown.
         list_size: Number of top positions to keep. None keeps all positions, and a
             position beyond 1000 is then an error.

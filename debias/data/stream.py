@@ -54,8 +54,8 @@ class Stream:
             selects all sessions.
         share: Approximate share of the sessions that `keep` selects, from which `len`
             is computed.
-        items: Number of items in the ranking data. A larger item number raises an error
-            when it is read. None skips this check.
+        items: Number of items in the ranking data. An item number that is not below
+            `items` raises an error when it is read. None skips this check.
 
     Raises:
         ValueError: The window is below 1, or a file is damaged (see
@@ -132,7 +132,7 @@ class Stream:
         return min(-(-self.total // self.window), len(self.groups))
 
     def read(self, number: int, key: Sequence[int]) -> ClickLog:
-        """Reads window `number` of the epoch with this random seed, in shuffled order.
+        """Reads window `number` of the epoch with random seed `key`, in shuffled order.
 
         The returned log is empty if `keep` selects no session of the window.
         """
@@ -173,8 +173,8 @@ class Stream:
         """Splits the stream into one stream per file, for several processes.
 
         Raises:
-            ValueError: The stream has a function `keep`, which numbers the row groups
-                of all files together.
+            ValueError: The stream has a function `keep`, which needs row group numbers
+                that count across all files.
         """
         if self.keep is not None:
             raise ValueError("reading file by file needs all sessions of a log")

@@ -37,7 +37,8 @@ class Summary(NamedTuple):
             impressions. This rate does not measure examination, because better items
             may be shown at better positions.
         moved: Share of items shown at more than one position. Without a model, only
-            such items can separate the effects of position and relevance.
+            items with several positions can separate the effects of position and
+            relevance.
         columns: Columns of the log.
         problems: Reasons why no model can be trained on the log; empty if there are
             none.

@@ -521,7 +521,7 @@ def _of_csv(path: AnyPath) -> Part:
 
 
 def _unpacked(path: AnyPath) -> Any:
-    """The source of a text file, decompressed unless Arrow does it by the suffix."""
+    """The source of a text file for Arrow, which decompresses only local files."""
     if not isinstance(path, Remote):
         return path
     kinds = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}

@@ -33,7 +33,7 @@ class Calibration(Finding):
         error: (K,) float64 ECE: the mean of |click rate - mean prediction| over the
             bins of a rank, weighted by impressions. NaN at ranks without impressions.
         lower, upper: (K,) float64 confidence limits of the ECE, at least 0. The limits
-            are corrected for the bias of the ECE, which chance makes too large.
+            are corrected for chance, which makes the ECE too large.
         chance: (K,) float64 upper bounds on the ECE of a perfectly calibrated model.
             With probability `level`, its ECE is below the bound at all ranks. NaN at
             ranks with fewer than 10 clicks in the fitted half.

@@ -135,9 +135,9 @@ def join(events: Events, how: How) -> tuple[Lists, Counts]:
     If a list shows an item twice, only the first impression counts. A list with
     repeated ranks is sorted by time, rank and row. A list with an item without a rank
     is sorted by time and row. An action belongs to the last impression of the same item
-    and key that is not later than the action. If every impression is later, the action
-    belongs to the first impression with `by="key"`, because clocks may differ, and to
-    no impression otherwise.
+    and key that is not later than the action. If `by` is "key", an action before all
+    impressions of its item belongs to the first impression, because clocks may differ.
+    With the other rules, such an action is left out.
 
     >>> zero, one = np.zeros(3, int), np.ones(3, int)
     >>> events = Events(np.array([0, 0, 2]), zero, np.array([5, 6, 6]),

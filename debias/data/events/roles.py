@@ -217,7 +217,7 @@ PRESETS: Mapping[str, EventColumns] = {
 
 
 def tracker_of(schema: pa.Schema) -> str | None:
-    """The first preset whose event and item columns a schema has; None without one.
+    """The first preset whose event and item columns exist in a schema, or None.
 
     >>> text = pa.string()
     >>> tracker_of(pa.schema({"eventType": text, "objectIDs": pa.list_(text)}))

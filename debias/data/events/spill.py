@@ -158,7 +158,7 @@ def common_schema(spilled: Sequence[Spilled]) -> pa.Schema:
 
 
 def groups(spilled: Sequence[Spilled], most: int) -> list[tuple[int, int]]:
-    """Splits the buckets into ranges of up to `most` rows, if no bucket is larger."""
+    """Splits the buckets into ranges of up to `most` rows, or of one larger bucket."""
     sizes = np.sum([each.rows for each in spilled], axis=0)
     found, low, held = [], 0, 0
     for number, size in enumerate(sizes):
