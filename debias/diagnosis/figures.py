@@ -20,7 +20,7 @@ from debias.training.figures import (
 
 
 def graph(found: Connectivity, width: int = 760) -> str:
-    """Draws the ranks as a graph; darker arcs are more precise comparisons."""
+    """Draws the ranks as a graph; a darker arc means a more precise comparison."""
     ranks = len(found.component)
     reach = _reach(found)
     # Arcs of neighbours are as wide as high.
@@ -126,7 +126,7 @@ def _name_unknown(axes: Axes, found: Profile, ranks: np.ndarray) -> None:
 
 
 def calibration(found: Calibration, width: int = 760) -> str:
-    """Draws the calibration error by rank; ticks show the part due to chance."""
+    """Draws the calibration error by rank; ticks bound the error due to chance."""
     with drawing("calibration", width, 260) as (_, axes, out):
         x = found.position
         axes.vlines(x, found.lower, found.upper, color=SERIES[0], lw=5, alpha=0.25)
@@ -141,9 +141,9 @@ def calibration(found: Calibration, width: int = 760) -> str:
 
 
 def populations(found: Populations, width: int = 760) -> str:
-    """Draws the held-out gain of each number of populations over one population.
+    """Draws the held-out gain over one population, by number of populations.
 
-    The dashed line is the gain of models in which clicks depend on the clicks above.
+    The dashed line is the gain of a model in which a click depends on the clicks above.
     """
     with drawing("populations", width, 260) as (_, axes, out):
         reach = 1.96 * found.error

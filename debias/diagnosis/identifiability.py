@@ -38,17 +38,16 @@ class Connectivity(Finding):
             diagonal, number of pairs shown at the rank.
         error: (K, K) float64 standard error of the log ratio of examination at two
             ranks. The error is sqrt(1 / c_k + 1 / c_l). Here c_k and c_l are the clicks
-            at ranks k and l on the pairs shown at both, after each pair's impressions
-            are balanced between the ranks. The error is inf without clicks and 0 on the
-            diagonal.
-        component: (K,) int64 number of the connected component of each rank; -1 for
-            ranks without items. Components are numbered in the order of their first
-            rank.
-        swaps: Suggested exchanges, as pairs of ranks from 1. If the items of these
-            ranks are exchanged in a share of sessions, all components become connected.
-            Each pair consists of the nearest ranks of two components.
-        weakest: The two ranks, from 1, of the least precise link in the spanning tree
-            of the most precise links; None without links.
+            at ranks k and l on pairs shown at both ranks. The clicks of a pair are
+            scaled to its smaller number of impressions at the two ranks. The error is
+            inf if c_k or c_l is 0, and 0 on the diagonal.
+        component: (K,) int64 index of each rank's connected component; -1 for ranks
+            without items. Components are numbered in the order of their first rank.
+        swaps: Pairs of ranks, from 1, whose items should be exchanged. All components
+            become connected if the items are exchanged in some sessions. Each pair
+            consists of the nearest ranks of two components.
+        weakest: The two ranks, from 1, that the least precise link of the minimum
+            spanning tree by `error` connects; None without links.
     """
 
     pairs: np.ndarray
@@ -68,8 +67,10 @@ def connectivity(log: ClickLog, minimum: int = 1, source: str = "all") -> Connec
 
     Args:
         log: The click log.
-        minimum: A pair counts at a rank if it has at least this many impressions there.
-        source: "all" uses all changes of rank; "swap" uses only marked interventions.
+        minimum: Smallest number of impressions at which a pair counts as shown at a
+            rank.
+        source: "all" uses all changes of an item's rank; "swap" uses only swaps that
+            the log marks.
 
     >>> shown = [[1, 2, 3], [2, 1, 3], [4, 5, 6]]
     >>> log = ClickLog([0, 0, 1], shown, np.eye(3, dtype=bool))
@@ -236,8 +237,8 @@ def profile(
     clicked are left out, because they contain no information about theta.
 
     Raises:
-        ValueError: `deltas` do not include a negative and a positive number, or `level`
-            is not in (0, 1).
+        ValueError: `deltas` are not finite numbers of both signs, or `level` is not in
+            (0, 1).
 
     >>> log = ClickLog([0] * 80, [[0, 1], [1, 0]] * 40, [[1, 0], [1, 0], [0, 1], [1, 1],
     ...     [0, 0]] * 16)
@@ -371,17 +372,17 @@ def _predicted(
 
 @dataclass(frozen=True, eq=False)
 class Overlap(Finding):
-    """How often the same (query, item) pairs are shown at different ranks; K ranks.
+    """How often a (query, item) pair is shown at more than one of the K ranks.
 
     Attributes:
         moving: Share of impressions whose pair was shown at more than one rank.
         usual: Share of impressions in which a pair is at its most frequent rank.
-        effective: (K,) effective sample size at each rank, divided by its impressions;
-            nan at ranks without items. The weight of an impression is 1 / (share of its
-            pair's impressions at this rank), clipped at `clip`.
-        logged: Effective sample size of the sessions, divided by their number; nan
-            without logging propensities. The weight of a session is 1 / logging
-            propensity of its list, clipped at `clip`.
+        effective: (K,) effective sample size at each rank, divided by the impressions
+            there; nan at ranks without items. The weight of an impression is 1 / (share
+            of its pair's impressions at this rank), clipped at `clip`.
+        logged: Effective sample size of the sessions, divided by the number of
+            sessions; nan without logging propensities. The weight of a session is 1 /
+            logging propensity of its list, clipped at `clip`.
     """
 
     moving: float
@@ -448,7 +449,7 @@ def overlap(log: ClickLog, clip: float = 100.0) -> Overlap:
 
 @dataclass(frozen=True, eq=False)
 class Confounding(Finding):
-    """Comparison of raw click rates by rank with estimated examination; K ranks.
+    """Comparison of raw click rates with estimated examination at each of K ranks.
 
     Attributes:
         position: (K,) int64 rank from 1.
@@ -456,9 +457,10 @@ class Confounding(Finding):
         examination: (K,) float64 examination estimated by `method`; nan if the log does
             not identify it.
         z: (K,) float64 log(ctr) - log(examination), divided by its standard error; 0 at
-            rank 1. The standard error treats the two estimates as independent.
-        flagged: (K,) bool, whether `ctr` and `examination` differ significantly,
-            corrected for tests at all ranks.
+            rank 1. The standard error treats `ctr` and `examination` as independent
+            estimates.
+        flagged: (K,) bool, whether `ctr` and `examination` differ significantly, after
+            correction for tests at several ranks.
         detectable: (K,) float64 smallest ratio of `ctr` to `examination` that is
             flagged with 80% power; 1 at rank 1, nan if unknown.
     """
@@ -481,9 +483,9 @@ def confounding(
 
     Args:
         log: The click log.
-        method: Estimator of examination, a name in `debias.propensity.ESTIMATORS`.
-        level: Confidence level. In a log without confounding, any rank is flagged with
-            a probability of at most 1 - `level`, by Bonferroni's bound.
+        method: Name of an estimator of examination in `debias.propensity.ESTIMATORS`.
+        level: Confidence level. In a log without confounding, at least one rank is
+            flagged with a probability of at most 1 - `level` (Bonferroni's bound).
         known: Estimates already computed from this log, by method.
     """
     known = known or {}

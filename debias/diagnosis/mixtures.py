@@ -2,8 +2,9 @@
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-where component m has examination theta_mk at rank k and attraction gamma_mi of pair i.
-If pairs have few impressions, pairs with similar attraction share one gamma.
+where component m has the share share_m, examination theta_mk at rank k, and attraction
+gamma_mi for pair i. If pairs have few impressions, pairs with similar attraction share
+one gamma_mi.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Mixture(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Clicks and expected examinations of pairs or queries, for shrinkage."""
+    """Clicks and expected examinations of pairs or queries, and the shrinkage."""
 
     liked: np.ndarray
     tried: np.ndarray
@@ -51,10 +52,10 @@ class Attractions(NamedTuple):
     Attributes:
         theta: (L,) examination.
         mean: Mean attraction of all pairs.
-        query: (P,) int number of each pair's query.
-        by_query, by_pair: Counts of queries and of pairs. The attraction of a query is
-            shrunk towards `mean`, and the attraction of a pair towards its query's
-            attraction.
+        query: (P,) int index of each pair's query.
+        by_query, by_pair: Clicks and expected examinations of each query and of each
+            pair. The attraction of a query is shrunk towards `mean`, and the attraction
+            of a pair towards its query's attraction.
     """
 
     theta: np.ndarray
@@ -86,7 +87,7 @@ def attractions(counted: Cells) -> Attractions:
 
 
 class Evidence(NamedTuple):
-    """The data to which mixtures are fitted: T of the S sessions of a log.
+    """The data to which mixtures are fitted: a log of S sessions, T for training.
 
     Attributes:
         counted: Impressions and clicks of each pair at each rank (M cells), over all S
@@ -94,8 +95,8 @@ class Evidence(NamedTuple):
         happened: (S, 2 M) 0/1 indicators: M columns for cells shown without a click,
             then M columns for clicked cells.
         seen: (T, 2 M) rows of `happened` for the training sessions.
-        coarse: Counts by bin and rank (C cells). The pairs of a bin have about equal
-            attraction.
+        coarse: Impressions and clicks of each bin at each rank (C cells). The pairs of
+            a bin have similar attraction.
         grouped: (T, 2 C) indicators like `seen`, for the cells of `coarse`.
         bins: (P,) the bin of each pair.
         binned: (S, L) the bin of each impression, -1 at padding.
@@ -129,7 +130,7 @@ def _of_pair(pair: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
-    """Sorts pairs into bins by their attraction in one population.
+    """Sorts pairs into bins by their attraction, estimated for one population.
 
     A click must not influence the bin in which it is counted. Therefore, the pairs of
     each training session are binned without the clicks of this session.
@@ -165,16 +166,16 @@ def evidence(counted: Cells, click: np.ndarray, train: np.ndarray) -> Evidence:
 
 
 def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
-    """The weight of the prior mean (P,), as a number of examinations.
+    """The weight of the prior `mean` (P,), as a number of examinations.
 
     Let e be the sum of theta over the impressions of a pair, and f the sum of theta^2.
     If attractions have mean m and variance V, the clicks c of the pair satisfy
 
         E (c - m e)^2 = m e - m^2 f + V (e^2 - f).
 
-    The sum of this equation over pairs determines the variance V. A beta distribution
-    with this variance has the weight m (1 - m) / V - 1. The result is limited to [2,
-    1000]; it is 1,000 if the pairs do not differ.
+    The sum of this equation over pairs determines the variance V. A beta prior with
+    mean m and variance V has the weight m (1 - m) / V - 1. The result is limited to [2,
+    1000]; it is 1,000 if attraction does not differ between pairs.
 
     >>> cell = Cells(np.arange(2), np.zeros(2, int), np.full(2, 100.0),
     ...     np.array([40.0, 60.0]), 2, 1)
@@ -193,7 +194,7 @@ def spread(counted: Cells, theta: np.ndarray, mean: np.ndarray) -> float:
 
 
 def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
-    """(S, 2 M) indicators of M cells without a click, then M with a click."""
+    """(S, 2 M) indicators: M cells shown without a click, then M clicked cells."""
     assert counted.index is not None
     size = len(counted.rank)
     mask = counted.index < size
@@ -204,7 +205,7 @@ def happened_cells(counted: Cells, click: np.ndarray) -> sparse.csr_array:
 
 
 def tally(counted: Cells, happened: sparse.csr_array) -> Cells:
-    """The counts of the sessions in `happened`, by cell."""
+    """Counts impressions and clicks by cell over the sessions of `happened`."""
     skipped, clicked = np.split(np.asarray(happened.sum(axis=0), float).ravel(), 2)
     return replace(counted, shown=skipped + clicked, clicked=clicked, index=None)
 
@@ -238,9 +239,9 @@ def fit_all(
 
     For each number of components, two mixtures are fitted. In the first mixture, the
     pairs of a bin share an attraction. In the second mixture, each pair has a separate
-    attraction. The second mixture is left out if pairs have few impressions. The
-    mixture that predicts the sessions `test` better is returned, with the
-    log-likelihood of each session.
+    attraction. The second mixture is left out if pairs have few impressions. The result
+    is the mixture that predicts the sessions `test` better, and its log-likelihood of
+    each session.
     """
     counted, held = seen.counted, seen.happened[test]
     rough: list[Mixture] = []
@@ -356,10 +357,10 @@ def fit_mixture(
 
     EM starts from `rough`, a mixture whose attractions are shared within bins. Shared
     attractions cannot separate populations that differ only in which items they like.
-    So a second start takes the first mixture of `before`, the mixtures with fewer
-    components, and changes its attractions at random. EM continues from the start with
-    the higher likelihood after a few passes. Expectations are computed in float32 and
-    summed in float64.
+    So a second start changes the parameters of a mixture of one component at random.
+    This mixture is the first of `before`, the mixtures with fewer components. After a
+    few passes from each start, EM continues from the start with the higher likelihood.
+    Expectations are computed in float32 and summed in float64.
     """
     count = len(rough.share)
     less = np.exp(-rng.exponential(0.1, (2, count, counted.pairs)))

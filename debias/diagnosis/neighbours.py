@@ -1,8 +1,8 @@
 """Tests whether clicks on an item depend on its neighbours.
 
 In a position-based model, clicks depend only on the item and its rank. There are two
-tests. The first test needs only counts: it compares clicks on the same item at the same
-rank between lists with more and with less attractive neighbours. The second test needs
+tests. The first test needs no features: it compares the clicks on an item at one rank
+between lists with more and with less attractive neighbours. The second test needs
 features: it compares the held-out likelihood of models with and without attention
 between positions (Zhuang et al., Cross-Positional Attention for Debiasing Clicks, WWW
 2021).
@@ -41,22 +41,22 @@ class Neighbours(Finding):
         effect: (2,) float64 effect of the items above an item, and of the items below.
             The effect is the change of P(click), relative to the log's click rate, if
             the mean attraction of these items rises by one standard deviation. The
-            standard deviation is taken within the same item at the same rank. The
-            effect is nan if attraction does not vary.
+            standard deviation is computed within each (query, item) pair at one rank.
+            The effect is nan if this mean attraction does not vary.
         error: (2,) float64 standard error of `effect`, assuming independent sessions.
         detectable: (2,) float64 smallest effect that the test detects with 80% power if
             the items on the other side have no effect. The smallest effect is
-            sqrt(noncentrality / r) standard errors. Here r is the correlation between
-            the estimates of the neighbours' attraction from the two halves of the log.
-            `detectable` refers to a standard deviation of the attraction itself, not of
-            its estimate.
+            sqrt(noncentrality / r) standard errors. Each half of the log gives an
+            estimate of the neighbours' attraction; r is the correlation of the two
+            estimates. `detectable` refers to a standard deviation of the attraction
+            itself, not of its estimate.
         statistic: F statistic of all effects jointly; nan without effects. The
             numerator has as many degrees of freedom as there are effects. The
             denominator's degrees of freedom are the number of sessions whose neighbours
             vary, minus the number of effects.
         gain, gain_error: Gain in held-out log-likelihood from attention between
-            positions, in nats per session, and its paired standard error; nan without
-            features.
+            positions, in nats per session, and the paired standard error of the gain.
+            Both are nan without features.
     """
 
     effect: np.ndarray
@@ -79,19 +79,20 @@ def neighbours(
 
     A stratum is one (query, item) pair at one rank. Within strata, clicks are regressed
     on the mean attraction of the items above and the mean attraction of the items
-    below. A position-based model estimates attraction on the other half of the
-    sessions. Item and rank are constant within a stratum, so errors in the model of an
-    item or a rank cannot appear as an effect of neighbours.
+    below. The attraction comes from a position-based model of the half of the log that
+    does not include the session. Item and rank are constant within a stratum, so a
+    wrong attraction of the item or a wrong bias of the rank cannot look like a
+    neighbour effect.
 
     Args:
         log: The click log.
-        data: Ranking data of the log. If given, `XPA` is trained with and without
+        data: Features of the log's items. If given, `XPA` is trained with and without
             attention.
         level: Confidence level; a false positive has a probability of at most 1 -
             `level`.
         sessions, epochs: Largest number of sessions and largest number of passes to
             train `XPA`.
-        seed: Random seed of the halves and the training.
+        seed: Random seed of the split into halves and of the training.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> neighbours(log).verdict

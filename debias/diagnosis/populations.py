@@ -7,13 +7,14 @@ to the training sessions, and compared on the held-out sessions:
 
     P(session) = sum_m share_m prod_l P(click_l | theta_mk gamma_mi),
 
-where population m has examination theta_mk at rank k and attraction gamma_mi of pair i.
-If pairs have few impressions, pairs with similar attraction share one gamma.
+where population m has the share share_m, examination theta_mk at rank k, and attraction
+gamma_mi for pair i. If pairs have few impressions, pairs with similar attraction share
+one gamma_mi.
 
-A population can represent one of three kinds of users. The three kinds examine items by
-position, click by rank (equal gamma for all items), or read everything (equal theta at
-all ranks). Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to
-Rank, SIGIR 2022.
+A population can represent one of three kinds of users: users who examine items by
+position, users who click by rank whatever the item is (equal gamma_mi for all items),
+or users who read every item (equal theta_mk at all ranks). Source: Yan et al.,
+Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR 2022.
 """
 
 from dataclasses import dataclass, replace
@@ -50,30 +51,30 @@ ENOUGH = 100  # held-out sessions, below which their mean gain is far from norma
 
 @dataclass(frozen=True, eq=False)
 class Populations(Finding):
-    """Comparison of K populations with one on held-out sessions.
+    """Comparison of K populations with one population on held-out sessions.
 
     Attributes:
-        count: (N,) int64 numbers of populations K, from 1.
+        count: (N,) int64 numbers of populations K: 1, 2 and so on.
         gain: (N,) float64 gain in held-out log-likelihood over one population, in nats
             per session.
         error: (N,) float64 standard error of `gain`, paired by session.
         chosen: The smallest number of populations whose gain is within one standard
             error, or within one per cent, of the best gain. The number is 1 if no gain
             is significant, or if the gain on the log is not significantly larger than
-            on shuffled lists.
+            the gain on shuffled lists.
         share: (chosen,) float64 shares of the populations.
         examination: (chosen, L) float64 examination curve of each population, divided
             by its largest value.
-        earlier: Gain of one population whose users react to the clicks above, over one
-            position-based population. The better of two models is used: the user
-            browsing model or the dynamic Bayesian network.
+        earlier: Gain over one position-based population of a model in which users react
+            to the clicks above. This model is the user browsing model or the dynamic
+            Bayesian network, whichever predicts better.
         over_earlier, over_earlier_error: Gain of the chosen mixture over the model of
             `earlier`, and the paired standard error of this gain.
         sessions: Number of held-out sessions.
-        planted, planted_error: Held-out gain of two populations over one on simulated
-            clicks, and its standard error; nan unless `chosen` is 1. On the lists of
-            the log, clicks are simulated so that half of the sessions click ten times
-            as often as the other half.
+        planted, planted_error: Held-out gain of two populations over one population on
+            simulated clicks, and the standard error of the gain. Both are nan if
+            `chosen` is above 1. On the lists of the log, clicks are simulated so that
+            half of the sessions click ten times as often as the other half.
     """
 
     count: np.ndarray
@@ -95,29 +96,30 @@ def populations(
 ) -> Populations:
     """Compares mixtures of 1 to `max_populations` populations on held-out sessions.
 
-    If several populations predict no better than one, the power of the test is
-    measured. On the lists of the log, clicks of two populations are simulated: one
-    population clicks ten times as often as the other. If the test does not detect these
-    populations either, the verdict is "unknown".
+    If several populations predict no better than one population, the power of the test
+    is measured. On the lists of the log, clicks of two populations are simulated: one
+    population clicks ten times as often as the other. The verdict is "unknown" if the
+    test does not detect the simulated populations.
 
     First, the components are fitted to 20 bins of pairs with similar attraction. EM has
-    several starts and continues from the best. Bins show how populations differ by rank
-    and by attraction, even if pairs have few impressions. Each component then gets a
-    separate attraction for each pair, if at least half of the impressions are of pairs
-    with 30 impressions or more. This attraction is shrunk towards the attraction of the
-    bin, with the weight of 20 impressions. In logs with fewer impressions, populations
-    that differ only in which items they like are not detected.
+    several starts and continues from the start with the highest likelihood. Bins show
+    how populations differ by rank and by attraction, even if pairs have few
+    impressions. Each component then gets a separate attraction for each pair, if at
+    least half of the impressions are of pairs with 30 impressions or more. This
+    attraction is shrunk towards the attraction of the bin, with the weight of 20
+    impressions. In logs with fewer impressions per pair, populations that differ only
+    in which items they like are not detected.
 
     A mixture predicts better than one population if the clicks of a session depend on
-    each other, or if one position-based model does not describe the clicks. Such a gain
-    can have two causes besides different users. First, users may stop after a click. So
-    the mixtures are also compared with models of one population in which clicks depend
-    on the clicks above. Second, if queries have few sessions, differences between
-    queries can look like differences between users. So the mixtures are also fitted to
-    shuffled lists, which take each rank from another session of the query. The verdict
-    is "unknown" if the gain on the log is not significantly larger than the gain on
-    shuffled lists. But a gain of less than a tenth of the gain on the simulated clicks
-    is ignored.
+    each other, or if one position-based model does not describe the clicks. The gain of
+    a mixture can have two causes other than different users. First, users may stop
+    after a click. So the mixtures are also compared with models of one population in
+    which clicks depend on the clicks above. Second, if queries have few sessions,
+    differences between queries can look like differences between users. So the mixtures
+    are also fitted to shuffled lists, which take each rank from a random session of the
+    query. The verdict is "unknown" if the gain on the log is not significantly larger
+    than the gain on shuffled lists. But the gain is ignored if it is less than a tenth
+    of the gain on the simulated clicks.
 
     Args:
         log: The click log.
@@ -192,9 +194,10 @@ def partners(query: np.ndarray, ranks: int, rng: np.random.Generator) -> np.ndar
     """(S, ranks) sessions of the same query, drawn independently for each rank.
 
     At each rank, the result is a permutation of the sessions. A shuffled list takes the
-    item and the click of each rank from the drawn session. Shuffled lists have the same
-    counts as the log. Shuffling keeps the differences between queries but not between
-    users, because each shuffled list has clicks of many users.
+    item and the click of each rank from the drawn session. Shuffled lists have as many
+    impressions and clicks of each pair at each rank as the log. Shuffling keeps the
+    differences between queries but not between users, because each shuffled list has
+    clicks of many users.
 
     >>> rows = partners(np.array([7, 5, 7, 5]), 2, np.random.default_rng(0))
     >>> np.sort(rows[[0, 2]], axis=0).tolist()
@@ -306,8 +309,8 @@ def _paired(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _critical(counts: int, size: int) -> float:
     """Number of standard errors that a gain must exceed to be significant.
 
-    The test is one-sided, with a level of 5% for all mixtures together. There are two
-    mixtures of each count; see `fit_all`.
+    The test is one-sided, with a level of 5% for all mixtures together. `fit_all` fits
+    two mixtures for each number of populations.
     """
     if size < ENOUGH:
         return np.inf
@@ -328,7 +331,7 @@ def _choose(gain: np.ndarray, error: np.ndarray, likelihood: np.ndarray) -> int:
 def _judge_one(
     planted: float, error: float, critical: float, unclear: float
 ) -> Finding:
-    """The verdict if no number of populations gains over one.
+    """The verdict if several populations predict no better than one population.
 
     `unclear` is the largest gain that differences between queries may explain.
     """
@@ -358,9 +361,10 @@ def _judge_one(
 def _judge_several(
     gain: tuple[float, float], share: np.ndarray, over: float, scatter: float
 ) -> Finding:
-    """The verdict if several populations have `gain` (value and error) over one.
+    """The verdict if the best mixture has several populations.
 
-    `over` is their gain over the better model of clicks above, and `scatter` its error.
+    `gain` is its gain over one population, as value and error. `over` is its gain over
+    the better model of clicks above, and `scatter` the error of `over`.
     """
     chosen = len(share)
     shares = ", ".join(f"{each:.0%}" for each in share)

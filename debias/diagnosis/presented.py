@@ -46,9 +46,9 @@ def presented(
     If the column has one value per cell, a position-based model has a separate
     examination for each combination of rank and label. All labels share the attraction
     of the items. The test statistic is the mean log ratio divided by its standard
-    error. Critical values use Bonferroni's bound over labels. If the column has one
-    value per session, `debias.diagnosis.devices.devices` compares the curves of the
-    labels.
+    error. Critical values are Bonferroni-corrected for the number of labels. If the
+    column has one value per session, `debias.diagnosis.devices.devices` compares the
+    curves of the labels.
 
     Args:
         log: A log whose `presentation` has the column.
@@ -58,9 +58,9 @@ def presented(
             `level`.
 
     Raises:
-        KeyError: The log has no such column.
-        ValueError: The column has only one label, or a label of a column with one value
-            per session has no click at rank 1.
+        KeyError: The log has no presentation column `name`.
+        ValueError: The column has only one label. Or the column has one value per
+            session, and a label has no click at rank 1.
     """
     codes = (log.presentation or {})[name]
     words = {code: text for code, text in enumerate(labels, start=1)}

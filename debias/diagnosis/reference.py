@@ -37,8 +37,8 @@ def reference_sensitivity(
         model: A click model that has been called on a batch.
         data: Items by query, with features as the model reads them (scaled if the model
             was trained on scaled features).
-        places: Reference places. Each place is one id for position, row and column, or
-            a dict from the name of a place column to its id.
+        places: Reference places. Each place is one id, used for position, row and
+            column alike, or a dict from the name of each place column to an id.
         progress: Function to call after each place, with the share of finished places.
 
     Raises:

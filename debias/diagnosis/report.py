@@ -113,7 +113,7 @@ class Diagnosis:
         by_device: Examination curve of each device; None if the log has one device, or
             if the curves could not be estimated.
         findings: Findings by name, in the order of `TITLES`.
-        skipped: Reasons why findings or estimates could not be computed, by name of the
+        skipped: Reason why a finding or estimate could not be computed, by name of the
             finding or estimate.
         devices: Names of devices by code.
         shown: Examination curves by name of the presentation column, then by label.
@@ -152,7 +152,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """Advice on what to conclude, expect and do next; see `advice`.
+        """Advice on what to conclude, expect and do; see `debias.diagnosis.advice`.
 
         The expected gain is left out if the log does not identify examination.
         """
@@ -197,16 +197,16 @@ def diagnose(
     Args:
         log: The click log, in memory or on disk. For a log on disk, only the sample is
             held in memory.
-        data: Ranking data of the log. If given, estimators that read features run as
-            well.
+        data: Features of the log's items. If given, estimators that read features run
+            as well.
         max_sessions: Largest number of sessions to analyse; a longer log is sampled
             uniformly.
         seed: Random seed of the sample, of held-out sessions and of training.
         progress: Function to call with the share of finished work.
         devices: Names of the devices with the codes 1, 2 and so on.
         labels: Labels of the codes 1, 2 and so on, by name of the presentation column.
-        over: `map`, or a parallel function with the same interface and result, to apply
-            to the files of a log on disk.
+        over: Function that processes the files of a log on disk: `map`, or a parallel
+            function with the arguments and results of `map`.
 
     Raises:
         ValueError: The log has no session, or a file on disk is damaged.
@@ -450,7 +450,7 @@ def report(
     title: str = "Click log",
     **options: Any,
 ) -> str:
-    """Diagnoses a log and renders the page; `options` are those of `diagnose`."""
+    """Diagnoses a log and renders the page; `options` are passed to `diagnose`."""
     return page(diagnose(log, data, **options), title)
 
 

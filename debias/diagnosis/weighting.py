@@ -13,13 +13,13 @@ from debias.propensity.examination import Examination
 
 @dataclass(frozen=True, eq=False)
 class Weighting(Finding):
-    """Effective sample size of clicks with inverse examination weights; K ranks.
+    """Effective sample size of clicks at K ranks with inverse examination weights.
 
     Attributes:
         position: (K,) int64 rank from 1.
         weight: (K,) float64 weight of a click at each rank, nan if examination is
             unknown.
-        load: (K,) float64 share of the total weight that the clicks of each rank have.
+        load: (K,) float64 share of each rank's clicks in the total weight.
         effective: Effective sample size of the weighted clicks, divided by the number
             of clicks.
         clicks: Number of clicks at ranks with known examination.
