@@ -5,12 +5,12 @@ either given the clicks above (`conditional`) or without them (`marginal`). The 
 `log_likelihood` and `perplexity` evaluate the model on a log. Each class has the same
 name as the behaviour in `simulators` that generates clicks by this model.
 
-The defaults are the settings with which perplexities of PBM, UBM and the baselines were
-published. EM makes 40 passes from .5. A pass updates all parameters at once, each to
-(expected successes + 1) / (expected trials + 2). Parameters without data stay at .5.
-The perplexity at a rank is 2^(-mean log2 P), where P is the predicted probability of
-the observed click or of no click, given the clicks at higher ranks. The score of a
-model is its mean perplexity over ranks:
+The default settings reproduce published perplexities of PBM, UBM and two models of
+click rates. EM makes 40 passes and starts with all parameters at .5. A pass updates all
+parameters at once, each to (expected successes + 1) / (expected trials + 2). Parameters
+without data stay at .5. The perplexity at a rank is 2^(-mean log2 P), where P is the
+predicted probability of what was observed, a click or no click. P is conditional on the
+session's clicks above the rank. The score of a model is its mean perplexity over ranks:
 
     UserBrowsing.fit(train).perplexity(test).mean()
 

@@ -21,7 +21,7 @@ class Parameter:
 
     Attributes:
         value: Probabilities, of any shape.
-        error: Standard errors of their logits; inf if unknown.
+        error: Standard errors of the logits of `value`; inf if unknown.
     """
 
     value: np.ndarray
@@ -66,7 +66,7 @@ class ClickModel(ABC):
 
     @abstractmethod
     def marginal(self, log: ClickLog) -> np.ndarray:
-        """(S, L) P(click at k) without knowing any click; 0 at padding."""
+        """(S, L) P(click at k), not conditional on other clicks; 0 at padding."""
 
     def value(self, name: str) -> np.ndarray:
         """The estimated values of a parameter."""
@@ -92,7 +92,7 @@ class ClickModel(ABC):
         return float((total / log.mask.sum(axis=1)).mean())
 
     def perplexity(self, log: ClickLog, conditional: bool = True) -> np.ndarray:
-        """(L,) click perplexity 2^(-mean log2 P) over the sessions that show a rank.
+        """(L,) click perplexity by rank, 2^(-mean log2 P) over the lists with an item.
 
         A perfect model has perplexity 1, and a fair coin has 2. The score of a model is
         its mean perplexity over ranks. The perplexity is nan at ranks without items.
@@ -107,7 +107,7 @@ class ClickModel(ABC):
             return np.exp(-total / shown)
 
     def records(self, level: float = 0.95) -> list[dict[str, Any]]:
-        """One dict per estimate: its parameter, pair or index, value and interval."""
+        """One dict per estimate: parameter name, pair or index, value and interval."""
         rows: list[dict[str, Any]] = []
         for name, parameter in self.parameters.items():
             low, high = parameter.interval(level)
@@ -136,6 +136,6 @@ def check(iterations: int, prior: tuple[float, float]) -> None:
 
 
 def logit_error(information: np.ndarray) -> np.ndarray:
-    """Standard errors of logits from their Fisher information; inf without any."""
+    """Standard errors of logits from Fisher information; inf if it is 0."""
     with np.errstate(divide="ignore"):
         return 1 / np.sqrt(np.maximum(information, 0.0))

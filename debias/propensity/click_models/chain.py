@@ -43,10 +43,10 @@ CHUNK = 8192  # sessions at once, so that ten ranks of float64 fit into the cach
 
 
 class Chunk(NamedTuple):
-    """Arrays of s sessions with ranks as the first axis, (L, s) except `last`.
+    """Arrays of s sessions with shape (L, s), except `last`; rank is the first axis.
 
     Attributes:
-        pair: int64 number of each cell's pair; the number of pairs at padding.
+        pair: int64 index of each cell's pair; P, the number of pairs, at padding.
         click: bool.
         shown: bool.
         more: bool, whether the list has an item further down.
@@ -94,7 +94,7 @@ def lay_out(log: ClickLog, known: Pairs) -> Sessions:
 
 
 class Hidden(NamedTuple):
-    """Posterior probabilities of what the reader examined, (L, s) each.
+    """Probabilities of examination and of no further click, (L, s) each.
 
     Attributes:
         examined: P(examined | all clicks of the session).
@@ -149,12 +149,15 @@ Counts = dict[str, tuple[np.ndarray, np.ndarray]]
 class Scores(NamedTuple):
     """Sums over sessions of products of scores, for P pairs and N other parameters.
 
+    A score is the derivative of a session's log-likelihood with respect to the logit of
+    a parameter.
+
     Attributes:
-        own: (P + 1,) sums of squared scores, by name of a pair parameter; the last
-            entry is for padding.
-        cross: (N, P + 1) sums of products of a pair's score and the score of one of the
-            N parameters, by name of a pair parameter.
-        joint: (N, N) sums of products of the scores of two of the N parameters.
+        own: (P + 1,) sums of squared scores of each pair, by name of the pair
+            parameter; the last entry is for padding.
+        cross: (N, P + 1) sums of the score of each other parameter times the score of
+            each pair, by name of the pair parameter.
+        joint: (N, N) sums of products of the scores of two other parameters.
     """
 
     own: dict[str, np.ndarray]
@@ -387,11 +390,11 @@ def _add(total: np.ndarray, count: np.ndarray, pair: np.ndarray, by_pair: bool) 
 class Cascade(Chain):
     """Cascade model: the user reads from the top and leaves after the first click.
 
-    The attraction of an item is (clicks + prior[0]) / (impressions + prior[1]), counted
-    down to the first click of each session. In this model, clicks after the first click
-    are impossible. The fit ignores such clicks, and evaluation gives them the smallest
-    allowed probability. Source: Craswell et al., An Experimental Comparison of Click
-    Position-Bias Models, WSDM 2008.
+    The attraction of an item is (clicks + prior[0]) / (impressions + prior[1]). Only
+    ranks down to the first click of each session are counted. In this model, clicks
+    after the first click are impossible. The fit ignores clicks after the first click,
+    and evaluation gives them the smallest allowed probability. Source: Craswell et al.,
+    An Experimental Comparison of Click Position-Bias Models, WSDM 2008.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [0, 1]])
     >>> Cascade.fit(log).value("attraction").tolist()  # item 2: 0 of 1, item 4: 2 of 2
@@ -429,7 +432,7 @@ class Cascade(Chain):
 
 
 class DependentClick(Chain):
-    """Dependent click model (DCM): continues with lambda_k after a click at rank k.
+    """Dependent click model (DCM): P(continue | click at rank k) = lambda_k.
 
     The parameter "continuation" (L,) is lambda. A log contains no information about
     lambda at the last rank.
@@ -470,7 +473,7 @@ class DependentClick(Chain):
 
 
 class ClickChain(Chain):
-    """Click chain model (CCM): a click satisfies with the item's attraction a_i.
+    """Click chain model (CCM): a click satisfies with probability a_i (attraction).
 
     The parameter "continuation" (3,) holds the probabilities of continuing: t1 without
     a click, t2 after a click that did not satisfy, and t3 after a click that satisfied.
@@ -545,7 +548,7 @@ class DynamicBayesian(Chain):
         prior: Prior = PRIOR,
         continuation: float | None = None,
     ) -> Self:
-        """Estimates the model; `continuation` is held fixed unless it is None."""
+        """Estimates the model; a `continuation` that is not None is held fixed."""
         if continuation is None:
             others = {"continuation": np.array(0.5)}
             return cls._estimate(log, others, iterations, prior)
@@ -577,8 +580,8 @@ class SimplifiedDBN(DynamicBayesian):
     """Simplified DBN (SDBN): an unsatisfied user always continues.
 
     SDBN is the DBN with continuation fixed at 1, fitted by EM. The closed form that is
-    often called SDBN treats every last click as satisfying, even if the reader then
-    read on without a click.
+    often called SDBN treats the last click of every session as satisfying, although the
+    reader may have read on without a click.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(SimplifiedDBN.fit(log).value("continuation"))

@@ -118,10 +118,10 @@ def product_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of logit gamma (P,) and logit theta (T,) for p = theta gamma.
 
-    The errors come from the inverse of the joint expected information, to which the
-    information of the prior is added. Only products theta gamma are observed. So the
-    first theta is held fixed with error 0, and the other errors are relative to the
-    first theta.
+    The errors come from the inverse of the sum of the joint expected information and
+    the information of the prior. Only products theta gamma are observed. So the first
+    theta is held fixed with error 0, and the other errors are relative to the first
+    theta.
     """
     p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
     weight = counted.shown * p / (1 - p)  # information on the log scale
@@ -199,9 +199,9 @@ def last_click(log: ClickLog) -> np.ndarray:
 def ubm_cells(log: ClickLog, known: Pairs) -> Cells:
     """Counts by (pair, rank, last click above).
 
-    Instead of a rank, a cell has one of L (L + 1) / 2 combinations of its rank k, from
-    0, and the result k' <= k of `last_click`. The number of a combination is k (k + 1)
-    / 2 + k'.
+    The field `rank` of the result holds the index k (k + 1) / 2 + k' of a combination.
+    A combination is a rank k, from 0, and the result k' <= k of `last_click`. There are
+    L (L + 1) / 2 combinations.
     """
     size = log.list_size
     combinations = size * (size + 1) // 2
@@ -228,8 +228,8 @@ class UserBrowsing(ClickModel):
     from Past Observations, SIGIR 2008. EM is the same as for the position-based model,
     with (k, k') instead of k.
 
-    The parameter "examination" has shape (L, L). Its entry [k - 1, k'] is theta_{k,k'},
-    or nan if k' >= k.
+    The parameter "examination" has shape (L, L). The entry [k - 1, k'] of "examination"
+    is theta_{k,k'}, or nan if k' >= k.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[0, 1], [1, 0]])
     >>> UserBrowsing.fit(log).conditional(log).shape
