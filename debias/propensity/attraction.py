@@ -59,7 +59,7 @@ class Counts:
         self.clicks = counted.by_pair(counted.clicked - counted.shown * trust)
 
     def some(self, kept: np.ndarray) -> "Counts":
-        """Selects the pairs that have impressions and are True in `kept` (P,)."""
+        """Selects the pairs that have impressions and for which `kept` (P,) is True."""
         inside = kept[self.counted.pair]
         return Counts(self.counted.only(inside), self.theta[inside], self.trust[inside])
 
@@ -105,7 +105,7 @@ class Shape(Protocol):
         """Log density of x, up to a constant."""
 
     def slopes(self, x: Array, m: Array, s: Array) -> Array:
-        """(2, ...) first and negative second derivative of the log density in x."""
+        """(2, ...) first derivative, and minus the second, of the log density in x."""
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
         """Inverse of the distribution function."""
@@ -240,7 +240,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
 
     Args:
         counts: Counts of P pairs.
-        query: (P,) number of each pair's query.
+        query: (P,) index of each pair's query.
         design: (P, D) covariates of each pair. The first covariate is 1; the others are
             roughly in [-1, 1].
     """
@@ -265,7 +265,7 @@ def fit_prior(counts: Counts, query: np.ndarray, design: np.ndarray) -> Prior:
 def with_queries(
     prior: Prior, counts: Counts, query: np.ndarray, design: np.ndarray
 ) -> Prior:
-    """Returns `prior` with query effects u refitted to the queries of these pairs."""
+    """Returns `prior` with its query effects u refitted to the clicks in `counts`."""
     size = int(query.max()) + 1
     none, wide = np.zeros(size), np.full(size, prior.query_spread**2)
     found = replace(prior, query=none, variance=wide)
@@ -414,9 +414,9 @@ def posteriors(counts: Counts, prior: Around, level: float) -> np.ndarray:
 
     Args:
         counts: Counts of P pairs.
-        prior: Priors of the same pairs.
-        level: Probability of the interval. Of all intervals with this probability, the
-            shortest is returned.
+        prior: Prior of the attraction of each of the P pairs.
+        level: Posterior probability of the interval, which is the shortest with this
+            probability.
     """
     found = np.empty((4, len(prior)))
     known = counts.exposure > 0
@@ -452,7 +452,7 @@ def _summed(logits: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
 
 
 def _shortest(below: np.ndarray, logits: np.ndarray, level: float) -> np.ndarray:
-    """(2, P) limits of the shortest interval of attraction with this probability.
+    """(2, P) limits of the shortest interval of attraction with probability `level`.
 
     Most attractions are low, so with few impressions the posterior has no lower tail to
     cut off. An interval with equal tails would be longer. It would also contain the

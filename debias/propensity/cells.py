@@ -28,7 +28,7 @@ class Pairs:
     Attributes:
         query: (P,) int64.
         item: (P,) int64.
-        number: (items,) int64 number of each item's pair, P for items without a pair;
+        number: (items,) int64 index of each item's pair, P for items without a pair;
             None if an item has several queries.
     """
 
@@ -40,7 +40,7 @@ class Pairs:
         return len(self.item)
 
     def index(self, log: ClickLog) -> np.ndarray:
-        """(S, L) int64 number of each cell's pair; P at padding and for unknown pairs.
+        """(S, L) int64 index of each cell's pair; P at padding and for unknown pairs.
 
         >>> log = ClickLog([0, 1], [[4, 2], [5, -1]], [[0, 1], [0, 0]])
         >>> pairs(log).index(log).tolist()
@@ -104,7 +104,7 @@ class Cells:
     """Impressions and clicks of M cells; a cell is a pair shown at a rank.
 
     Attributes:
-        pair: (M,) int64 number of the pair, in [0, pairs).
+        pair: (M,) int64 index of the pair, in [0, pairs).
         rank: (M,) int64 rank from 0.
         shown: (M,) float64 number of impressions.
         clicked: (M,) float64 number of clicks, at most `shown`.
@@ -185,14 +185,15 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
     """Counts impressions and clicks of a log.
 
     Args:
-        log: The log; ranks are its columns from the left.
+        log: The click log; the first column of its lists is rank 1.
         source: "all" compares a (query, item) pair with itself at all ranks where it
-            was shown. "swap" uses only marked interventions: a stratum is a pair
-            together with the rank that the pair would have had without the swap. Within
-            a stratum, the rank differs only by interventions.
-        place: (S, L) number of each cell's place, from 0, such as a rank on one kind of
-            device. With `place`, impressions are counted by place instead of by rank.
-            Cells with negative places are left out.
+            was shown. "swap" uses only swaps that the log marks: it compares a pair
+            with itself within strata. A stratum is a pair together with the rank that
+            the pair would have had without a swap, so ranks within a stratum differ
+            only because of swaps.
+        place: (S, L) index of the place of each impression, from 0. A place is, for
+            example, a rank on one kind of device. With `place`, impressions are counted
+            by place instead of by rank. Impressions with a negative place are left out.
 
     Raises:
         ValueError: The log has no session; `source` is unknown; or `source` is "swap"
@@ -240,8 +241,8 @@ def count_cells(log: ClickLog | Stream, over: Over = map) -> Cells:
 
     Args:
         log: A log in memory or on disk. A log on disk is read in pieces.
-        over: `map`, or a parallel function with the same interface and result, to apply
-            to the files of a log on disk.
+        over: Function that processes the files of a log on disk: `map`, or a parallel
+            function with the arguments and results of `map`.
 
     Raises:
         ValueError: The log has no session, or a file on disk is damaged.
@@ -287,7 +288,7 @@ def _by_origin(log: ClickLog, pair: np.ndarray, size: int) -> tuple[np.ndarray, 
 
 
 def incidence(counted: Cells) -> sparse.csr_array:
-    """(M, S) sparse matrix, 1 where a session shows a cell."""
+    """(M, S) sparse matrix with entry 1 if a session shows a cell, else 0."""
     assert counted.index is not None
     sessions, ranks = counted.index.shape
     session = np.repeat(np.arange(sessions), ranks)
@@ -321,7 +322,7 @@ def products(counted: Cells, value: np.ndarray) -> np.ndarray:
 
 
 def typical(counts: np.ndarray) -> float:
-    """The count of the pair to which the median impression (or click) belongs.
+    """Smallest count c such that pairs with counts up to c hold half of the total.
 
     >>> typical(np.array([1.0, 1.0, 1.0, 5.0]))
     5.0
@@ -332,7 +333,7 @@ def typical(counts: np.ndarray) -> float:
 
 
 def components(counted: Cells) -> np.ndarray:
-    """(K,) int number of each rank's connected component.
+    """(K,) int index of each rank's connected component.
 
     A pair shown at two ranks links these ranks. Components are numbered by their first
     rank. A rank without items is a separate component.

@@ -49,32 +49,32 @@ def propensities(
 ) -> Propensities:
     """Estimates examination at each place of a log, with a verdict for each place.
 
-    The method "auto" is the position-based model, conditional on the number of clicks
-    of each pair. This model uses every click on an item that moved between ranks, and
-    its interval is valid. Random swaps that the log marks are used alone if they
-    determine every rank with a relative standard error of at most 25%. An item that
-    never moved gives no information to any estimator.
+    The method "auto" is "pbm_conditional", the position-based model conditional on the
+    number of clicks of each pair. This model uses every click on an item that moved
+    between ranks, and its interval is valid. If the log marks random swaps, "auto" uses
+    only the swaps, provided that they give every rank a relative standard error of at
+    most 25%. An item that never moved gives no information to any estimator.
 
     Args:
         log: The click log. A log on disk is read in two passes, file by file, and does
             not support `by`.
-        method: "auto", or a name in `debias.propensity.ESTIMATORS`.
-        by: Columns of the log by which examination differs within a rank. With one
-            label per session, such as "device", each label has a separate curve, which
-            is 1 at rank 1. With one label per cell, such as a badge, all labels share
-            the attraction of the items, and the reference is rank 1 with its most
-            frequent label.
-        names: Labels of codes 1, 2 and so on, by column.
-        features: (items, F) features of the ranking data, for methods that read
+        method: "auto", or the name of an estimator in `debias.propensity.ESTIMATORS`.
+        by: Columns of the log on which examination at a rank depends. If a column has
+            one label per session, such as "device", each label has a separate curve,
+            which is 1 at rank 1. If a column has one label per cell, such as a badge,
+            all labels share the attraction of the items. Examination is then relative
+            to rank 1 with the most frequent label there.
+        names: Labels of the codes 1, 2 and so on, by column.
+        features: (items, F) features of the log's items, for methods that read
             features.
         level: Confidence level of the intervals.
         seed: Random seed of the method "bias_tower".
-        over: `map`, or a parallel function with the same interface and result, to apply
-            to the files of a log on disk.
+        over: Function that processes the files of a log on disk: `map`, or a parallel
+            function with the arguments and results of `map`.
 
     Raises:
         ValueError: The method is unknown, or does not support columns with one label
-            per cell; or a column is missing, or has more than 50 labels.
+            per cell. Or a column is missing, or has more than 50 labels.
 
     >>> log = ClickLog(
     ...     np.zeros(400, int), np.tile([[0, 1], [1, 0]], (200, 1)),
@@ -169,7 +169,7 @@ def _log_error(found: Examination) -> np.ndarray:
 def _split_columns(
     log: ClickLog, by: Sequence[str], names: Labels | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Labels of columns with one value per session (S,), and per cell (S, L)."""
+    """Labels of columns with one value per session (S,), or one per cell (S, L)."""
     found = {name: labels_of(log, name, names) for name in by}
     sessions, within = {}, {}
     for name, label in found.items():

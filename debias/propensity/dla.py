@@ -2,8 +2,8 @@
 
 Source: Ai et al., Unbiased Learning to Rank with Unbiased Propensity Estimation, SIGIR
 2018. The algorithm has two listwise softmax losses, one for scores f of the items and
-one for scores g of the ranks. The scores of each loss weight the other loss. If c_l is
-the click (0 or 1) at rank l, the losses are
+one for scores g of the ranks. The scores of one loss determine the weights of the other
+loss. If c_l is the click (0 or 1) at rank l, the losses are
 
     sum_l c_l w_l [-log softmax(f)_l],    w_l = min(cap, softmax(g)_1 / softmax(g)_l)
     sum_l c_l v_l [-log softmax(g)_l],    v_l = min(cap, softmax(f)_1 / softmax(f)_l)
@@ -13,12 +13,12 @@ losses. The weights are held constant while a loss is minimised. So the solution
 point that is stationary for both losses, not a minimum of their sum.
 
 In the tabular form, which has a free f for each pair, a stationary point may not exist.
-If an item gets all clicks on its lists, its f is infinite. If most items have one or
-two clicks, the few lists with an item of infinite f dominate the losses. As a result, g
-follows these few lists, and the weights grow without bound. The weights are capped only
-if items have few clicks. With capped weights, the result is finite but biased, because
-f is fitted to the same clicks that it weights. `Solution.clicks` shows how many clicks
-items have.
+If an item gets all clicks on the lists that show it, its f is infinite. If most items
+have one or two clicks, the few lists with an item of infinite f dominate the losses. As
+a result, g follows these few lists, and the weights grow without bound. The weights are
+capped only if items have few clicks, measured by `Solution.clicks`. With capped
+weights, the result is finite but biased, because f is fitted to the same clicks that it
+weights.
 """
 
 from dataclasses import dataclass
@@ -47,11 +47,11 @@ class Pages:
     """The U distinct result lists of a log, with K ranks.
 
     Attributes:
-        pair: (U, K) int64 number of each cell's pair; P at padding.
+        pair: (U, K) int64 index of each cell's pair; P at padding.
         mask: (U, K) bool, False at padding.
         pairs: The P (query, item) pairs of the log.
-        clicked: (U * K, S) sparse matrix, 1 if a session clicked this rank of this
-            list.
+        clicked: (U * K, S) sparse matrix; an entry is 1 if the session clicked the rank
+            of the list, else 0.
     """
 
     pair: np.ndarray
@@ -90,11 +90,12 @@ class Solution(NamedTuple):
     """The result of dual learning.
 
     Attributes:
-        state: (K + P,) scores g of the ranks, then scores f of the pairs; or (K + F,)
-            with the weights of a linear f. The score g is 0 at rank 1 and nan at ranks
-            without clicks.
+        state: (K + P,) scores g of the ranks, then scores f of the pairs. In the linear
+            form, (K + F,): scores g, then the weights of f. The score g is 0 at rank 1
+            and nan at ranks without clicks.
         move: Largest change of g that one more pass would make.
-        clicks: Number of clicks of the item to which the median click belongs.
+        clicks: Typical number of clicks of an item: half of all clicks are on items
+            with at most this number of clicks.
     """
 
     state: np.ndarray
@@ -114,8 +115,8 @@ def dla(
 
     Each pass multiplies exp g, and exp f in the tabular form, by the ratio of observed
     to expected weighted clicks. In the linear form, the weights of f take a Newton
-    step. Its curvature comes from the first passes; this affects the step size but not
-    the solution.
+    step. The curvature of the step comes from the first three passes. It affects the
+    size of the step, but not the solution.
 
     Args:
         page: The lists, from `pages`.
@@ -123,7 +124,7 @@ def dla(
         features: (P, F) features of the pairs, for a linear f; None for the tabular
             form.
         start: State of an earlier solution, from which to start.
-        tolerance: Training stops when a pass changes g by at most this.
+        tolerance: Largest change of g in a pass at which iteration stops.
         iterations: Largest number of passes.
     """
     units, ranks = page.pair.shape
@@ -193,7 +194,7 @@ def _by_pair(value: np.ndarray, pair: np.ndarray, size: int) -> np.ndarray:
 
 
 class Beliefs(NamedTuple):
-    """Softmax values and weights of each list, (U, K) each.
+    """Softmax values and weights of U lists, as arrays (U, K).
 
     Attributes:
         f, g: softmax of the scores of the items, and of the ranks.
@@ -230,8 +231,8 @@ def _beliefs(
 def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.ndarray:
     """(K,) variances of g in the linear form, by the delta method over sessions.
 
-    Let psi be the negative gradients of the two losses in one session, by rank and by
-    feature:
+    Let psi be the negative gradients of the two losses in one session, psi_g by rank
+    and psi_f by feature:
 
         psi_g,k = c_k v_k - (sum of c v) softmax(g)_k
         psi_f = X' (c_i w_i - (sum of c w) softmax(f)_i)
@@ -270,7 +271,7 @@ def dla_variance(page: Pages, state: np.ndarray, features: np.ndarray) -> np.nda
 
 
 class Jacobian(NamedTuple):
-    """Derivatives of psi_g and psi_f with respect to g and the weights of f."""
+    """Derivatives of psi_g and psi_f with respect to g and to the weights of f."""
 
     gg: np.ndarray
     gf: np.ndarray

@@ -50,13 +50,13 @@ class Estimator(NamedTuple):
     """The properties of an estimator.
 
     Attributes:
-        fit: Function from cells and options to a `Fit`; None if the estimator needs
-            whole lists.
+        fit: Function that computes a `Fit` from counts and options; None if the
+            estimator needs whole lists.
         intervals: Supported kinds of intervals; the first is the default.
         confounded: Whether the estimate confounds relevance and examination.
         features: Whether the estimator reads features of items: "no", "may" (optional)
-            or "must" (required). An estimator with "may" has an interval only if
-            features are given.
+            or "must" (required). An estimator for which features are optional has an
+            interval only if features are given.
     """
 
     fit: Callable[..., Fit] | None
@@ -99,48 +99,50 @@ def estimate(
     - "ctr": click rate by rank, confounded if better items are shown higher.
     - "pivot", "adjacent_chain" and "all_pairs": click rates of items that were shown at
       several ranks; see `debias.propensity.harvest`.
-    - "pbm_em": position-based model by EM with the settings of publications: 40 passes
-      from .5, and smoothing by the prior (1, 2). Early stopping and smoothing bias the
-      estimate, so it has no interval.
-    - "pbm_mle": maximum likelihood of the position-based model, which EM would reach
-      without smoothing. The estimate is biased if pairs have few impressions, so it has
-      no interval.
+    - "pbm_em": position-based model by EM with the usual settings: 40 passes from
+      parameters of .5, and smoothing by the prior (1, 2). Early stopping and smoothing
+      bias the estimate, so it has no interval.
+    - "pbm_mle": maximum likelihood estimate of the position-based model, to which EM
+      without smoothing converges. The estimate is biased if pairs have few impressions,
+      so it has no interval.
     - "pbm_conditional": position-based model, conditional on the number of clicks of
       each pair. This method does not estimate attraction, and its interval is valid.
     - "regression_em": position-based model in which attraction is a logistic regression
       on `features`. Without features, the method equals "pbm_mle".
     - "dla": dual learning algorithm, linear in `features`, or tabular without features.
       The tabular form weights clicks by ratios of noisy scores. The tabular estimate is
-      biased if items have few clicks, so it has no interval. It is marked as degenerate
-      if at least half of the clicks are on items with fewer than 50 clicks.
-    - "bias_tower": from a neural click model, the option `model`; see
-      `debias.propensity.bias_tower`.
+      biased if items have few clicks, so it has no interval. The tabular estimate is
+      marked as degenerate if at least half of the clicks are on items with fewer than
+      50 clicks.
+    - "bias_tower": examination in a neural click model, given by the option `model`;
+      see `debias.propensity.bias_tower`.
 
     Args:
-        log: The click log; ranks are its columns from the left.
-        method: A name in `ESTIMATORS`.
+        log: The click log; the first column of its lists is rank 1.
+        method: Name of an estimator in `ESTIMATORS`.
         interval: "delta" (delta method, robust to dependence within a session),
             "bootstrap" (Poisson resamples of sessions) or "none". The default is the
             first interval that the method supports.
         level: Confidence level of the interval.
         replicates, seed: Number of bootstrap replicates, and random seed of the
             bootstrap and of "bias_tower".
-        source: "all" uses all changes of rank; "swap" uses only marked interventions.
-        features: (items, F) features of the ranking data, for methods that read
+        source: "all" uses all changes of an item's rank; "swap" uses only swaps that
+            the log marks.
+        features: (items, F) features of the log's items, for methods that read
             features.
-        by: Contexts, each of which gets a separate curve. Give an array (S,) of labels,
-            or the name of a column of the log. A column holds one integer per session,
-            such as "device". A presentation column, such as a badge, may also hold one
-            value per cell. Contexts share no parameters, and each curve is relative to
-            rank 1 of its own context. To compare labels of cells with each other, use
-            `propensities`, which gives all labels the same reference.
+        by: Contexts, each of which gets a separate curve: an array (S,) of labels, or
+            the name of a column of the log. A column holds one integer per session,
+            such as "device". A presentation column, such as a badge, may instead hold
+            one value per impression. Contexts share no parameters, and each curve is
+            relative to rank 1 of its own context. To compare labels of impressions with
+            each other, use `propensities`, which gives all labels the same reference.
         **options: Options of the method, such as `minimum` of harvesting, or `prior`
             and `iterations` of EM.
 
     Raises:
-        ValueError: The method, interval, source or context is unknown; features are
-            missing, not supported, or do not cover the log's items; or the log or one
-            of its contexts has no click at rank 1.
+        ValueError: The method, interval, source or context is unknown. Features are
+            missing, not supported, or do not cover the log's items. The log, or one of
+            its contexts, has no click at rank 1.
 
     >>> log = ClickLog(
     ...     np.zeros(40, int), np.tile([[0, 1], [1, 0]], (20, 1)),
@@ -200,15 +202,15 @@ def estimate(
 def estimate_counts(
     counted: Cells, method: str = "adjacent_chain", **options: Any
 ) -> Examination:
-    """Estimates examination from counts alone, such as the sum of counts of shards.
+    """Estimates examination from counts alone, such as counts added up over shards.
 
     The estimates equal those of `estimate` on the whole log. There are no intervals,
     because intervals need the sessions.
 
     Args:
         counted: Counts from `debias.propensity.count_cells`.
-        method: A name in `ESTIMATORS` whose `fit` reads counts: all except "dla" and
-            "bias_tower".
+        method: Name of an estimator in `ESTIMATORS`, except "dla" and "bias_tower",
+            which need more than counts.
         **options: Options of the method.
 
     Raises:
@@ -248,8 +250,8 @@ def estimate_stream(
     """Estimates examination from a log on disk, in two passes over its files.
 
     The first pass adds up counts, and the second pass adds up the variance. The
-    estimates equal those of `estimate` on the whole log, and the interval is equal up
-    to rounding.
+    estimates equal those of `estimate` on the whole log. The interval is equal up to
+    rounding.
 
     Args:
         log: The log on disk.
@@ -257,12 +259,12 @@ def estimate_stream(
         interval: "delta" or "none". The default is the first interval that the method
             supports.
         level: Confidence level of the interval.
-        over: `map`, or a parallel function with the same interface and result, to apply
-            to the files of the log.
+        over: Function that processes the files of the log: `map`, or a parallel
+            function with the arguments and results of `map`.
 
     Raises:
-        ValueError: The same cases as for `estimate_counts`; or the interval needs
-            sessions in memory.
+        ValueError: The method is unknown or needs whole lists, rank 1 has no click, or
+            `interval` is not supported for a log on disk.
     """
     counted = count_cells(log, over)
     fit, estimator = _fit(counted, method, options), ESTIMATORS[method]

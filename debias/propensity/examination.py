@@ -19,22 +19,24 @@ LARGEST = np.log(np.finfo(float).max)  # of log examination
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """Examination at each rank relative to rank 1, with intervals; K ranks.
+    """Examination at each of K ranks relative to rank 1, with intervals.
 
     Attributes:
         position: (K,) int64 rank from 1.
-        examination: (K,) float64, 1 at rank 1; nan if the log does not identify it.
-        standard_error: (K,) float64, 0 at rank 1; nan without an interval.
+        examination: (K,) float64 examination relative to rank 1; nan at ranks whose
+            examination the log does not identify.
+        standard_error: (K,) float64 standard error of `examination`, 0 at rank 1; nan
+            without an interval.
         lower, upper: (K,) float64 limits of the interval, with equal tails on the log
             scale.
-        n: (K,) int64 impressions used for the estimate at this rank.
+        n: (K,) int64 number of impressions used for the estimate at each rank.
         method: Name of the estimator.
         interval: Kind of interval: "delta", "bootstrap" or "none".
         level: Confidence level of the interval.
         confounded: Whether the estimate confounds relevance and examination.
         context: (K,) label of the context of each row; None without contexts.
-        degenerate: Why the estimate must not be used, such as a maximum at the boundary
-            of the model; "" if it may be used.
+        degenerate: Reason not to use the estimate, such as a maximum at the boundary of
+            the model; "" if the estimate can be used.
     """
 
     position: np.ndarray
@@ -126,7 +128,7 @@ class Examination:
 
 
 class Fit(NamedTuple):
-    """A point estimate and its influence function; M cells, K ranks.
+    """A point estimate at K ranks, and its influence function on M cells.
 
     Attributes:
         log_examination: (K,) log examination relative to rank 1; nan if unknown.
@@ -136,8 +138,8 @@ class Fit(NamedTuple):
         expected: (M,) P(click) in each cell under the estimator.
         inflation: (M,) factor that corrects the variance of a click's residual, because
             `expected` was fitted to the same click.
-        n: (K,) impressions used.
-        degenerate: Why the estimate must not be used; "" if it may be used.
+        n: (K,) number of impressions used at each rank.
+        degenerate: Reason not to use the estimate; "" if the estimate can be used.
     """
 
     log_examination: np.ndarray
@@ -161,7 +163,7 @@ def result(
     level: float,
     confounded: bool = False,
 ) -> Examination:
-    """Makes the result from a fit and the (K,) variances of its log examination.
+    """Makes an `Examination` from a fit and the (K,) variances of log examination.
 
     The delta method gives the standard error of examination. The interval is exp(log
     examination -+ z s), where s is the standard error of log examination.
@@ -200,7 +202,7 @@ def delta_variance(fit: Fit, counted: Cells, click: np.ndarray) -> np.ndarray:
 
     Args:
         fit: The estimate.
-        counted: The cells, with `index`.
+        counted: The counts, with the `index` of their sessions.
         click: (S, L) bool clicks.
     """
     assert counted.index is not None

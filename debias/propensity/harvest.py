@@ -7,7 +7,7 @@ Agarwal et al., Estimating Position Bias without Intrusive Interventions, WSDM 2
 For two ranks k and l, the pairs shown at least `minimum` times at both ranks are
 pooled. A pair has the weight min(n_k, n_l), where n_k is its number of impressions at
 rank k. The pooled clicks c_k are the sum over pairs of weight times click rate at rank
-k.
+k. The ratio of examination at l to examination at k is estimated by c_l / c_k.
 """
 
 from collections.abc import Iterable
@@ -37,22 +37,22 @@ def ctr(counted: Cells) -> Fit:
 
 
 def pivot(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Compares each rank with rank 1 by c_k / c_1, from pairs shown at both ranks."""
+    """Compares each rank with rank 1 by pooled clicks of pairs shown at both ranks."""
     return _links(counted, [(0, k) for k in range(1, counted.ranks)], minimum)
 
 
 def adjacent_chain(counted: Cells, minimum: int = MINIMUM) -> Fit:
-    """Compares neighbouring ranks by c_{k+1} / c_k, and multiplies the ratios."""
+    """Compares neighbouring ranks by pooled clicks, and multiplies their ratios."""
     return _links(counted, [(k, k + 1) for k in range(counted.ranks - 1)], minimum)
 
 
 def all_pairs(counted: Cells, minimum: int = MINIMUM) -> Fit:
     """Compares all pairs of ranks jointly by maximum likelihood.
 
-    For every two ranks k and l, the (query, item) pairs shown at both are pooled; see
-    the module `debias.propensity.harvest`. Each pool has the total weight w_kl and an
-    unknown attraction r_kl. The estimate maximises the sum of c_k log(theta_k r_kl) +
-    (w_kl - c_k) log(1 - theta_k r_kl) over both ranks of all pools. The sum is the
+    For every two ranks k and l, the (query, item) pairs shown at both ranks are pooled;
+    see the module `debias.propensity.harvest`. Each pool has the total weight w_kl and
+    an unknown attraction r_kl. The estimate maximises the sum of c_k log(theta_k r_kl)
+    + (w_kl - c_k) log(1 - theta_k r_kl) over both ranks of all pools. The sum is the
     log-likelihood of a position-based model whose items are the pools.
     """
     two = [(k, j) for k in range(counted.ranks) for j in range(k + 1, counted.ranks)]
@@ -138,7 +138,7 @@ def _links(counted: Cells, links: Iterable[tuple[int, int]], minimum: int) -> Fi
 def _fit(
     counted: Cells, log_theta: np.ndarray, influence: np.ndarray, used: np.ndarray
 ) -> Fit:
-    """Builds the fit; each cell is compared with its own click rate, not a model's."""
+    """Builds the fit; the expected clicks of a cell are its own click rate."""
     shown = np.zeros(len(counted.rank))
     shown[used] = counted.shown[used]
     inflation = counted.shown / np.maximum(counted.shown - 1, 1)

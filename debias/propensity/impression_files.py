@@ -41,16 +41,16 @@ def write_impressions(
     | NAME, no ending | a new folder of text files: `rows.txt` and files beside it |
 
     In a Parquet file, categorical features are text, which data frames read as
-    categories. In the other formats, categorical features are integer codes. The names
-    of the columns and the meaning of the codes are in `features.json` in the folder, or
-    in NAME.features.json beside a .tfrecord file with codes.
+    categories. In the other formats, categorical features are integer codes. The file
+    `features.json` in the folder has the names of the columns and the meanings of the
+    codes. Beside a .tfrecord file with codes, this file is NAME.features.json.
 
-    LightGBM automatically reads `rows.txt.query`, and also `rows.txt.weight`,
-    `.position` or `.init`. LightGBM applies every such file that exists, so only the
-    file for `correction` is written. XGBoost reads the groups from the `qid:` of each
-    row. For XGBoost, pass the values in `rows.txt.weight` (one per group) to
-    `DMatrix.set_weight`, or the values in `rows.txt.base_margin` to
-    `DMatrix.set_base_margin`.
+    LightGBM automatically reads the groups from `rows.txt.query`, and corrections from
+    `rows.txt.weight`, `rows.txt.position` and `rows.txt.init`. LightGBM applies every
+    correction whose file exists, so only the file for `correction` is written. XGBoost
+    reads the groups from the `qid:` of each row. For XGBoost, pass the values in
+    `rows.txt.weight` (one per group) to `DMatrix.set_weight`, or the values in
+    `rows.txt.base_margin` to `DMatrix.set_base_margin`.
 
     Args:
         found: Result of `impressions`.
@@ -59,13 +59,13 @@ def write_impressions(
         data: Features of the items.
         items: (items,) ids of the items in the source log; None writes item numbers.
         queries: (queries,) ids of the queries; None writes query numbers.
-        correction: Correction in text files: "weight", "position" or "init_score". The
-            other formats hold several corrections.
+        correction: Correction in text files: "weight", "position" or "init_score".
+            Parquet and .tfrecord files hold several corrections.
 
     Raises:
-        ValueError: The library or the correction is unknown; the library does not
-            support the correction or the ending of the name; or a feature has the name
-            of another column.
+        ValueError: The library or the correction is unknown, or the library does not
+            support the correction or the ending of `path`. Or a feature has the name of
+            another column.
     """
     path = Path(path)
     if library not in LIBRARIES:

@@ -28,14 +28,15 @@ class Impressions:
     """The R shown items of a log, session by session.
 
     Attributes:
-        group: (R,) int64 number of the session from 0; its rows are consecutive.
-        query, item: (R,) int64 number of the query, and of the item, in the log.
+        group: (R,) int64 index of the session, from 0. The rows of a session are
+            consecutive.
+        query, item: (R,) int64 index of the query, and index of the item, in the log.
         position: (R,) int64 rank from 1.
         label: (R,) int64, 1 for a click, else 0.
         weight: (R,) float64: min(clip, 1 / examination) for a click, else 1.
-            Examination is scaled to at most 1.
-        init_score: (R,) float64 logit of the click probability of an item with mean
-            attraction at this place.
+            Examination is divided by its largest value if this value is above 1.
+        init_score: (R,) float64 logit of P(click) at the place of the row for an item
+            with mean attraction.
         clip: Largest weight.
         effective: Effective number of clicks, (sum w)^2 / sum w^2, where w are the
             weights of clicks.
@@ -178,7 +179,7 @@ def impressions(
 
 
 def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
-    """Finds the largest clip that leaves the weights a given effective share.
+    """Finds the largest clip with a large enough effective number of weights.
 
     A lower clip adds bias and reduces variance. The effective number of the clipped
     weights v = min(w, clip) is (sum v)^2 / sum v^2. The effective number falls as the
@@ -186,12 +187,12 @@ def choose_clip(weights: np.ndarray, share: float = SHARE) -> float:
     weight is returned.
 
     Args:
-        weights: Weights above 0, at least one.
+        weights: At least one weight. Weights are finite and above 0.
         share: Required effective number divided by the number of weights, in (0, 1].
 
     Raises:
         ValueError: There is no weight, a weight is not a finite number above 0, or
-            `share` is out of range.
+            `share` is not in (0, 1].
 
     >>> choose_clip(np.array([1.0, 2.0, 4.0]))
     4.0

@@ -38,8 +38,8 @@ def write_judgments(
       file is a judgment list of Elasticsearch LTR, with the best item of a query first.
     - "srw": the request body that imports judgments into OpenSearch's Search Relevance
       Workbench.
-    - "csv": a table with all numbers. The ending of the name chooses CSV, Parquet or
-      JSON.
+    - "csv": a table of all columns of the judgments. The ending of `path` selects a
+      CSV, Parquet or JSON file.
 
     Args:
         found: Result of `judge`.
@@ -48,14 +48,14 @@ def write_judgments(
         items: (items,) ids of the items in the source log; None writes item numbers.
         queries: (queries,) ids of the queries; None writes query numbers.
         data: Features of the items, for "letor".
-        graded: Whether the ratings of "srw" are grades from 0 to 4 instead of
-            attraction, and whether the table of "csv" has a column of grades. "letor"
-            always has grades.
-        name: Name of the judgments in the workbench.
+        graded: Whether to write grades from 0 to 4. In "srw", grades replace attraction
+            as ratings. In "csv", grades are an additional column. "letor" always has
+            grades.
+        name: Name of the judgments in the Search Relevance Workbench.
 
     Raises:
-        ValueError: The format or the ending of the name is unknown; or, for "letor", a
-            feature holds categories or has missing values.
+        ValueError: The format, or the ending of `path` for "csv", is unknown. Or, for
+            "letor", a feature holds categories or has missing values.
     """
     query = _named(queries, found.query).tolist()
     item = _named(items, found.item).tolist()

@@ -2,9 +2,9 @@
 
 P(click on pair i at place k) = theta_k gamma_i, where examination theta_k is known, and
 1 at rank 1. So gamma_i is the click probability of pair i at rank 1. The prior of
-gamma_i depends on the query and on how the log showed the item; it is fitted to the log
-(empirical Bayes). If a pair has many impressions, its clicks dominate the posterior. If
-a pair has few impressions, the prior dominates.
+gamma_i is fitted to the log (empirical Bayes). The prior depends on the query, and on
+how often and at which ranks the log showed the item. If a pair has many impressions,
+its clicks dominate the posterior. If a pair has few impressions, the prior dominates.
 """
 
 from dataclasses import dataclass
@@ -35,16 +35,18 @@ class Judgments:
     """P (query, item) pairs, sorted by query and decreasing attraction.
 
     Attributes:
-        query, item: (P,) int64 number of the query, and of the item, in the log.
+        query, item: (P,) int64 index of the query, and index of the item, in the log.
         attraction: (P,) float64 posterior mean of the click probability at rank 1.
         standard_error: (P,) float64 standard error of attraction, from the posterior
-            and the errors of the propensities. The propensities of all places of a pair
-            are assumed to err together, so the standard error is an upper bound.
+            and the errors of the propensities. The errors of the propensities are
+            assumed to be fully correlated across the places of a pair, so the standard
+            error is an upper bound.
         low, high: (P,) float64 limits of the shortest interval with the posterior
             probability `level`, widened by the errors of the propensities.
         impressions, clicks: (P,) int64 counts; 0 for pairs that were never shown.
-        coec: (P,) float64 clicks over expected clicks by rank, nan without impressions.
-            COEC is usual in search engines, but confounds rank and relevance.
+        coec: (P,) float64 clicks divided by the clicks of an average item at the same
+            ranks; nan without impressions. COEC (clicks over expected clicks) is usual
+            in search engines, but confounds rank and relevance.
         ctr: (P,) float64 clicks over impressions.
         prior: Shape of the prior, "normal" or "beta"; the shape with the higher
             likelihood is chosen.
@@ -100,7 +102,7 @@ class Judgments:
         return order[np.argsort(self.query[order], kind="stable")]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as columns, one row per pair, with numbers of queries and items."""
+        """The table as columns, one row per pair, with indices of queries and items."""
         names = (
             *("query", "item", "attraction", "standard_error", "low", "high"),
             *("impressions", "clicks", "coec", "ctr"),
@@ -122,14 +124,15 @@ def judge(
 
     The posterior of gamma_i is proportional to its prior times prod_k (theta_k
     gamma_i)^c_ik (1 - theta_k gamma_i)^(n_ik - c_ik). Here n_ik and c_ik are the
-    impressions and clicks of pair i at place k. The prior is logistic normal or Beta;
-    the shape with the higher likelihood is chosen. The centre of the prior is m_i = d_i
-    w + u, where u is an effect of the query. The covariates d_i are the log share of
-    the query's sessions that showed the item, and the mean log rank of the item. These
-    covariates matter because a good policy shows good items often and high. If `scores`
-    are given, d_i is the score of the item instead. The coefficients w, the spread of u
-    and the spread of the prior maximise the marginal likelihood of the log; see
-    `debias.propensity.attraction`.
+    impressions and clicks of pair i at place k. If the propensities have a trust bias
+    beta_k, P(click) is beta_k + theta_k gamma_i instead of theta_k gamma_i. The prior
+    is logistic normal or Beta; the shape with the higher likelihood is chosen. The
+    centre of the prior is m_i = d_i w + u, where u is an effect of the query. The
+    covariates d_i are the log share of the query's sessions that showed the item, and
+    the mean log rank of the item. These covariates matter because a good policy shows
+    good items often and high. If `scores` are given, d_i is the score of the item
+    instead. The coefficients w, the spread of u and the spread of the prior maximise
+    the marginal likelihood of the log; see `debias.propensity.attraction`.
 
     Args:
         log: The click log.
@@ -140,8 +143,9 @@ def judge(
         scores: (items,) scores of a ranker. Attractions are shrunk towards their
             predictions from the scores. With `offsets`, pairs that were never shown get
             the prediction from their score.
-        offsets: (queries + 1,) offsets of the ranking data. With `scores` and
-            `offsets`, all items of the log's queries are judged.
+        offsets: (queries + 1,) `offsets` of the ranking data: query q has the items
+            offsets[q] to offsets[q + 1] - 1. With `scores` and `offsets`, all items of
+            the log's queries are judged.
         fresh: (S,) bool, sessions that were not used to train the scores. The prior is
             fitted to the fresh sessions, so that its spread includes the error of the
             scores on new clicks. All sessions are used if `fresh` is None, or if the
@@ -149,7 +153,7 @@ def judge(
         level: Confidence level of the intervals.
 
     Raises:
-        ValueError: No click is at a place with known examination; or scores do not
+        ValueError: No click is at a place with known examination. Or `scores` do not
             cover the items, or are not finite.
 
     Source: after Morris, Parametric Empirical Bayes Inference, JASA 1983.
@@ -216,7 +220,7 @@ def _counted(
 
 
 def _enough(log: ClickLog, place: np.ndarray, fresh: np.ndarray) -> bool:
-    """Whether these sessions (S,) bool have enough clicks to fit a prior."""
+    """Whether the sessions `fresh` (S,) bool have enough clicks to fit a prior."""
     if np.shape(fresh) != (log.sessions,) or np.asarray(fresh).dtype != bool:
         raise ValueError(
             f"fresh must be {log.sessions} bools, one per session, got shape "
@@ -285,7 +289,7 @@ def _counts(log: ClickLog) -> dict[str, Any]:
 def _unseen(
     query: np.ndarray, item: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Query and number of the items of the log's queries that were never shown."""
+    """Query and index of each item of the log's queries that was never shown."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     kept = np.isin(owner, query)
     kept[item] = False

@@ -5,23 +5,24 @@ from numpy.typing import ArrayLike
 
 
 def merge_places(component: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
-    """Finds for each place the place whose bias it uses.
+    """Finds for each place the place whose bias it shares.
 
-    If no chain of items links two components of ranks, their biases differ by an
-    unknown constant. Merging starts with the largest component. The place of another
-    component that is nearest to a linked place gets the bias of this linked place. This
-    step links the component of the place. Merging repeats this step until all
-    components are linked. In each further component, only one place is merged; all
-    other places keep their own biases. Merging replaces an intervention by the
-    assumption that two places have equal bias. Ties are broken in favour of places with
-    smaller numbers. Entry 0, for padding, is 0.
+    No chain of items links two components of ranks, so their biases differ by an
+    unknown constant. Merging starts with the places of the largest component as the
+    linked places. In each step, the unlinked place that is nearest to a linked place
+    gets the bias of this linked place. The component of the merged place is then
+    linked. The steps end when all components are linked. In each component except the
+    largest, only one place is merged; all other places keep their own biases. Merging
+    replaces an intervention by the assumption that two places have equal bias. Ties are
+    broken in favour of places with smaller numbers. Entry 0 of the result, for padding,
+    is 0.
 
     Args:
-        component: (K,) number of each place's component; see
+        component: (K,) index of each place's component; see
             `debias.diagnosis.identifiability.Connectivity`. Places with a negative
-            number show no items and are not merged.
+            index show no items and are not merged.
         features: (K, F) or (K,) features of the places, for Euclidean distances; None
-            uses the number of the place.
+            uses the index of the place as its only feature.
 
     Returns:
         (K + 1,) int64, for the argument `merge` of `debias.layers.BiasTower`.

@@ -1,8 +1,9 @@
 """Two small neural click models in NumPy, for the diagnosis of logs.
 
-`product` is `debias.models.Product`, and `attentive` is `debias.models.XPA`, with one
-hidden layer and a table of ranks. Fitting takes a few seconds. Loading TensorFlow alone
-would take as long, and half a gigabyte of memory.
+`product` is the model of `debias.models.Product`, and `attentive` is the model of
+`debias.models.XPA`. Each model has one hidden layer and a table of ranks. Fitting takes
+a few seconds. Loading TensorFlow alone would take as long, and would need half a
+gigabyte of memory.
 """
 
 from collections.abc import Callable, Sequence

@@ -30,10 +30,10 @@ class OffPolicy(NamedTuple):
         logged: Clicks per session in the log.
         gain: `value` - `logged`, with the interval `gain_low` to `gain_high` of the
             paired difference.
-        effective: Effective sample size, (sum w)^2 / sum w^2. The cascade estimators
-            count sessions, at the rank where the effective number is smallest. The
-            pseudo-inverse estimator counts sessions, and the other estimators count
-            clicks.
+        effective: Effective sample size, (sum w)^2 / sum w^2. In the cascade
+            estimators, w are the weights of sessions at the rank where this size is
+            smallest. In the pseudo-inverse estimator, w are the weights of sessions; in
+            the other estimators, w are the weights of clicks.
         clipped: Share of clipped weights. Clipping biases the estimate towards the
             logging policy.
         clip: Largest weight.
@@ -70,9 +70,9 @@ def plackett_luce(
 
     Args:
         log: The shown lists.
-        data: All items of the queries, which are the candidates.
+        data: All items of the log's queries, which are the policy's candidates.
         scores: (items,) scores of the policy.
-        temperature: Number above 0. Near 0, the policy sorts by score.
+        temperature: Number above 0. At a temperature near 0, the policy sorts by score.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> log = ClickLog([0], [[1, 0]], [[1, 0]])
@@ -122,35 +122,35 @@ def cascade_ips(
     confidence: float = 0.95,
     normalised: bool = True,
 ) -> OffPolicy:
-    """Estimates clicks per session of another policy from logging propensities.
+    """Estimates another policy's clicks per session from logging propensities.
 
     The weight of session s at rank k is w_sk = min(clip, prod_{j<=k} chance_sj / p_sj),
     where p is the log's `logging_propensity`. With clicks c_sk, the estimate is sum_k
     (sum_s w_sk c_sk / sum_s w_sk), which is self-normalised at each rank. A
     self-normalised estimate is consistent (except for clipping) if a click does not
     depend on lower ranks. Without normalisation, the estimate is sum_k sum_s w_sk c_sk
-    / S. The estimate without normalisation is unbiased (except for clipping), has more
-    variance, and equals the IPW of other libraries. Source: McInerney et al.,
-    Counterfactual Evaluation of Slate Recommendations with Sequential Reward
-    Interactions, KDD 2020. The interval is normal, by the delta method. The interval
-    treats queries as independent if the log has at least 20 queries, and sessions as
-    independent otherwise.
+    / S. The estimate without normalisation is unbiased (except for clipping) and has
+    more variance. It equals the inverse propensity weighting (IPW) of other libraries.
+    Source: McInerney et al., Counterfactual Evaluation of Slate Recommendations with
+    Sequential Reward Interactions, KDD 2020. The delta method gives a normal interval.
+    The interval treats queries as independent if the log has at least 20 queries, and
+    sessions as independent otherwise.
 
     Args:
         log: A log with `logging_propensity`.
         chance: (S, L) probability that the other policy puts the shown item at its
             rank, given the items above.
         clip: Largest weight. None chooses the largest clip at which the effective
-            number of all weights is at least a tenth of their number; see
+            number of the weights above 0 is at least a tenth of their number; see
             `debias.propensity.choose_clip`.
         confidence: Confidence level of the intervals.
         normalised: Whether to divide by the sum of weights instead of the number of
             sessions.
 
     Raises:
-        ValueError: The log has no propensities, all are 1, or all weights are 0; a
-            probability is outside [0, 1], `clip` is below 1, or `confidence` is not in
-            (0, 1).
+        ValueError: The log has no propensities, all propensities are 1, or all weights
+            at a rank are 0. Or a probability is outside [0, 1], `clip` is below 1, or
+            `confidence` is not in (0, 1).
 
     >>> log = ClickLog([0, 0], [[0], [1]], [[1], [0]], logging_propensity=[[.5], [.5]])
     >>> found = cascade_ips(log, np.array([[0.9], [0.1]]))
@@ -201,7 +201,7 @@ def cascade_ips(
 
 
 def chosen_clip(weights: np.ndarray) -> float:
-    """The largest clip, at least 1, that keeps an effective share of a tenth."""
+    """The largest clip, at least 1, that keeps a tenth of the weights effective."""
     used = weights[weights > 0]
     return max(choose_clip(used, WORTH), 1.0) if used.size else 1.0
 
@@ -220,13 +220,13 @@ def examination_ips(
     are the examination of the item's rank in the log and after sorting. The estimate is
     unbiased (except for clipping) if clicks follow the position-based model with this
     examination. Source: Joachims et al., Unbiased Learning-to-Rank with Biased
-    Feedback, WSDM 2017. The interval is normal. The interval treats queries as
+    Feedback, WSDM 2017. The interval is a normal interval. It treats queries as
     independent if the log has at least 20 queries, and sessions as independent
     otherwise. Items with equal scores keep the logged order.
 
     Args:
         log: The click log.
-        scores: (items,).
+        scores: (items,) scores by which the other policy sorts.
         examination: (L,) examination by rank, in (0, 1]. Only ratios matter, so divide
             estimates that exceed 1 by their largest value.
         clip: Largest weight. None chooses the largest clip at which the effective
@@ -333,7 +333,7 @@ def estimated(
     clipped: float,
     confidence: float,
 ) -> OffPolicy:
-    """The result with intervals, from each session's contribution to the error."""
+    """Adds intervals, computed from each session's contribution to the error."""
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
     z = float(norm.ppf((1 + confidence) / 2))

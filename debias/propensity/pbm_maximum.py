@@ -29,7 +29,7 @@ def pbm_step(
     + prior[1]).
 
     Args:
-        counted: M cells of P pairs and K ranks.
+        counted: Counts of M cells, for P pairs and K ranks.
         attraction: (P,) gamma.
         examination: (K,) theta.
         prior: Pseudo-counts of successes and of trials.
@@ -108,9 +108,9 @@ def pbm_maximum(
 
     Only products theta gamma are identified, so theta_1 = 1 fixes the scale, and gamma
     is multiplied by the fitted theta_1. A rank gets nan if it has no click, or if no
-    chain of shared pairs links it to rank 1. Without a chain, the two ranks have no
-    common scale. Without a prior, Newton's method runs first, because it needs a
-    hundredth of the passes. EM then checks convergence.
+    chain of shared pairs links it to rank 1. A rank without a chain to rank 1 has no
+    common scale with rank 1. Without a prior, Newton's method runs first, because it
+    needs a hundredth of the passes that EM needs. EM then checks convergence.
 
     >>> cell = Cells(np.array([0, 0]), np.array([0, 1]), np.array([100.0, 100.0]),
     ...     np.array([40.0, 20.0]), 1, 2)

@@ -31,13 +31,14 @@ class Propensities:
 
     Attributes:
         rank: (R,) int64 rank from 1.
-        examination: (R,) float64, 1 at rank 1; nan if the log does not identify it.
+        examination: (R,) float64 examination relative to rank 1; nan at places whose
+            examination the log does not identify.
         low, high: (R,) float64 limits of the interval; nan without an interval.
         standard_error: (R,) float64 standard error of the examination.
-        n: (R,) int64 impressions used for the estimate.
+        n: (R,) int64 number of impressions used for the estimate.
         method: (R,) name of the estimator.
         verdict: (R,) verdict in words; "identified" if there is no problem.
-        by: (R,) labels of further columns that distinguish places, by name of the
+        by: (R,) labels of the other columns that distinguish places, by name of the
             column.
         trust: (R,) trust bias beta, the click probability of an item with attraction 0:
             P(click) = beta + examination * attraction. None means 0.
@@ -63,7 +64,7 @@ class Propensities:
 
     @property
     def identified(self) -> bool:
-        """Whether the log identifies any place besides the reference."""
+        """Whether examination is known at any place below rank 1."""
         return bool(np.isfinite(self.examination[self.rank > 1]).any())
 
     @classmethod
@@ -121,15 +122,15 @@ class Propensities:
         )
 
     def write(self, path: str | Path) -> None:
-        """Writes Parquet, CSV or JSON atomically; the ending of the name decides.
+        """Writes the table atomically as Parquet, CSV or JSON, by the ending of `path`.
 
         Raises:
-            ValueError: The ending of the name is unknown.
+            ValueError: The ending of `path` is unknown.
         """
         write_table(self.to_arrow(), path)
 
     def at(self, log: ClickLog, names: Labels | None = None) -> np.ndarray:
-        """(S, L) int64 table row of each cell; -1 at padding and unknown places.
+        """(S, L) int64 table row for each cell; -1 at padding and unknown places.
 
         Args:
             log: A log with the columns of `by`.
@@ -216,10 +217,10 @@ NO_PLACES = (
 
 
 def write_table(table: "pa.Table", path: str | Path) -> None:
-    """Writes an Arrow table atomically as Parquet, CSV or JSON, by the name's ending.
+    """Writes an Arrow table atomically; the ending of `path` selects the format.
 
     Raises:
-        ValueError: The ending of the name is unknown.
+        ValueError: The ending of `path` is unknown.
     """
     import json
 
@@ -247,11 +248,11 @@ def read_propensities(path: str | Path) -> Propensities:
     Args:
         path: A Parquet, CSV or JSON file with the columns `rank` (or `position`), from
             1, and `examination`. The columns `trust`, `low`, `high`, `standard_error`,
-            `n`, `method` and `verdict` are optional. Every other column must have the
-            name of a column of the log; it distinguishes places with the same rank.
+            `n`, `method` and `verdict` are optional. Every other column distinguishes
+            places with the same rank, and must have the name of a column of the log.
 
     Raises:
-        ValueError: The file has another format, a column is missing or has a wrong
+        ValueError: The file has an unknown format, a column is missing or has a wrong
             type, or a value is not allowed. The message names the file, the column and
             the row.
     """

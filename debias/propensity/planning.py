@@ -1,14 +1,15 @@
 """Plans of randomisation: which ranks to exchange to identify examination.
 
 If the items of ranks a and b are exchanged in some sessions, the log shows the same
-items at both ranks, so their clicks compare the ranks. Let c_a and c_b be the clicks
-per session at ranks a and b, and r = theta_b / theta_a. One changed session gives
+items at both ranks. The clicks on these items then compare the ranks. Let c_a and c_b
+be the clicks per session at ranks a and b, and r = theta_b / theta_a. The information
+of one changed session about log r, in clicks, is
 
-    i = c_a r + c_b / r >= 2 sqrt(c_a c_b)
+    i = c_a r + c_b / r >= 2 sqrt(c_a c_b).
 
-clicks of information about log r. A changed session costs c_a + c_b - i clicks, which
-is at most (sqrt c_a - sqrt c_b)^2. These bounds hold for any examination, so a plan
-needs only click rates, which any log has.
+A changed session costs c_a + c_b - i clicks, which is at most (sqrt c_a - sqrt c_b)^2.
+These bounds hold for any examination, so a plan needs only click rates, which any log
+has.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Exchange:
     """Two ranks whose items are exchanged.
 
     Attributes:
-        ranks: Ranks from 1, the upper one first.
+        ranks: The two ranks, from 1; the upper rank is first.
         share: Share of the experiment's sessions that get this exchange.
         sessions: Number of sessions with this exchange.
         cost: Expected lost clicks; an upper bound if examination is unknown.
@@ -51,15 +52,15 @@ class Exchange:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """An experiment that identifies examination; K ranks.
+    """An experiment that identifies examination at K ranks.
 
     Attributes:
         exchanges: Exchanges of ranks; empty if the log identifies every rank well
             enough.
         sessions: Length of the experiment: number of sessions of the participating
             queries, including unchanged sessions.
-        queries: (Q,) numbers of the participating queries.
-        traffic: Share of the log's sessions that belong to these queries.
+        queries: (Q,) indices of the participating queries.
+        traffic: Share of the log's sessions that belong to the participating queries.
         standard_error: (K,) expected standard error of log examination relative to rank
             1.
         promised: Requested standard error.
@@ -126,19 +127,20 @@ def plan(
     The ranks are treated as an electrical network, in which the conductance of an
     exchange is its information. The variance of log theta_k - log theta_1 is the
     resistance between ranks k and 1. One rank is the hub: rank 1 is exchanged with all
-    ranks down to the hub, and the hub with all ranks below it. The plan chooses the hub
-    and the shares of the exchanges so that the worst rank has the requested standard
-    error and the fewest clicks are lost. A changed session counts as a loss of at least
-    2% of its clicks. The number of sessions is chosen so that all ranks reach the
-    standard error with a probability of 90%, given the variance of the clicks.
+    ranks down to the hub, and the hub with all ranks below it. The worst rank must have
+    the requested standard error. Under this condition, the plan chooses the hub and the
+    shares of the exchanges that lose the fewest clicks. A changed session counts as a
+    loss of at least 2% of its clicks. The number of sessions is chosen so that all
+    ranks reach the standard error with a probability of 90%, although clicks vary at
+    random.
 
     Args:
-        log: A log of the current page. The log needs no randomisation.
+        log: A log of the current policy. The log needs no randomisation.
         se: Requested standard error of log examination, which is roughly the relative
             error of an inverse propensity weight.
         share: Largest share of changed sessions. A smaller share makes the experiment
             longer.
-        minimum: A query participates if it has at least this many sessions in the log.
+        minimum: Smallest number of sessions in the log with which a query participates.
             An item that is shown only once cannot be compared with itself.
         known: Known examination. None estimates examination from the log. If the log
             does not identify every rank, the plan uses bounds that hold for any

@@ -2,9 +2,9 @@
 
 A well-specified click model is unbiased even if the policy shows good items high. In a
 misspecified model, the bias tower learns a part of the relevance; the part is larger if
-the policy is more deterministic. Weights 1 / pi(rank | query, item) make rank and
-relevance independent. Weights add variance, and they help only if items moved at
-random.
+the policy is more deterministic. Weights 1 / pi, where pi is the policy's probability
+of the rank given query and item, make rank and relevance independent. Weights add
+variance, and they help only if items moved at random.
 """
 
 import warnings

@@ -42,7 +42,7 @@ def point(counted: Cells, log_theta: np.ndarray, degenerate: str = "") -> Fit:
 
 
 def pbm_em(counted: Cells, prior: Prior = (1.0, 2.0), iterations: int = 40) -> Fit:
-    """Runs EM from .5 with pseudo-counts, and stops after `iterations` passes.
+    """Runs `iterations` passes of EM from parameters of .5, with pseudo-counts.
 
     The default settings are usual in publications. The estimate has no interval,
     because it is biased. Smoothing pulls the attraction of pairs with few impressions
@@ -84,15 +84,16 @@ def pbm_mle(counted: Cells, prior: Prior = (0.0, 0.0)) -> Fit:
 def pbm_conditional(counted: Cells, iterations: int = 50) -> Fit:
     """Estimates examination conditional on the number of clicks of each pair.
 
-    Let pair i have n_ik impressions and c_ik clicks at rank k. Of its clicks, a share
-    s_ik = n_ik theta_k / sum_l n_il theta_l is expected at rank k, whatever its
-    attraction gamma_i is. The maximum of sum_ik c_ik log s_ik is therefore consistent
-    even if pairs have few impressions. The estimator is the Poisson case of Wooldridge,
-    Distribution-Free Estimation of Some Nonlinear Panel Data Models, Journal of
-    Econometrics 1999. The likelihood is concave and is maximised by Newton's method.
+    Let pair i have n_ik impressions and c_ik clicks at rank k. A share s_ik = n_ik
+    theta_k / sum_l n_il theta_l of the clicks of pair i is expected at rank k, for any
+    attraction gamma_i. The theta that maximises sum_ik c_ik log s_ik is therefore
+    consistent even if pairs have few impressions. The estimator is the Poisson case of
+    Wooldridge, Distribution-Free Estimation of Some Nonlinear Panel Data Models,
+    Journal of Econometrics 1999. The likelihood is concave and is maximised by Newton's
+    method.
 
-    A rank is identified if chains of clicks on shared pairs compare it with rank 1 in
-    both directions.
+    A pair links a rank where it is shown to a rank where it is clicked. A rank is
+    identified if chains of these links lead from the rank to rank 1 and back.
     """
     known = _compared(counted)
     kept = known[counted.rank]
@@ -167,10 +168,11 @@ def regression_em(
     The E-step is the same as for the position-based model. The M-step sets theta to the
     expected share of examined impressions, and takes one Newton step of the logistic
     regression of expected attractions. Fisher scoring of the same likelihood runs
-    first, because it needs a tenth of the passes. EM then checks convergence. Without
-    features, each pair has a free gamma, and the estimator is `pbm_mle`. The interval
-    is valid if the regression is well specified. In a misspecified regression, the part
-    of attraction that the features do not explain biases examination.
+    first, because it needs a tenth of the passes that EM needs. EM then checks
+    convergence. Without features, each pair has a free gamma, and the estimator is
+    `pbm_mle`. The interval is valid if the regression is well specified. In a
+    misspecified regression, the part of attraction that the features do not explain
+    biases examination.
 
     Args:
         counted: The cells.
@@ -232,7 +234,7 @@ def regression_em(
 
 
 def squared(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """X' diag(weight) X for (P, F) rows, in cache-sized blocks; weight >= 0."""
+    """X' diag(weight) X for X (P, F) and weight >= 0, in cache-sized blocks of rows."""
     total = np.zeros((x.shape[1], x.shape[1]))
     for start in range(0, len(x), ROWS):
         part = slice(start, start + ROWS)

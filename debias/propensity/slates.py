@@ -47,8 +47,8 @@ def placements(
         ranks: L, the number of ranks in a list.
         draws: Number of lists per query.
         seed: Random seed of the draws.
-        queries: Numbers of the queries to draw lists for; None means all. Items of
-            other queries get 0.
+        queries: Indices of the queries to draw lists for; None means all queries. Items
+            of other queries get 0.
 
     Raises:
         ValueError: `scores` or `temperature` is invalid (see `plackett_luce`), or
@@ -77,7 +77,7 @@ def placements(
 
 
 def logged_placements(log: ClickLog, items: int) -> np.ndarray:
-    """(items, L) share of its query's sessions that showed an item at a rank.
+    """(items, L) share of a query's sessions that showed an item at a rank.
 
     >>> log = ClickLog([0, 0], [[1, 0], [1, 2]], [[0, 0], [1, 0]])
     >>> logged_placements(log, items=3).tolist()
@@ -166,7 +166,7 @@ def cascade_dr(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Doubly robust cascade estimate of the clicks per session of another policy.
+    """Doubly robust cascade estimate of another policy's clicks per session.
 
     With the weights w_sk = min(clip, prod_{j<=k} chance_sj / p_sj) of `cascade_ips`,
     and w_s0 = 1,
@@ -246,13 +246,13 @@ def pbm_ips(
     clip: float | None = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Estimates clicks per session of another policy from examination of items.
+    """Estimates another policy's clicks per session from the examination of items.
 
     A click on item i has the weight min(clip, sum_k theta_k target_ik / sum_k theta_k
-    logged_ik). This is the expected examination of the item under the other policy,
-    divided by its expected examination in the log. The estimate is the sum of the
-    weights of all clicks, divided by the number of sessions. The estimate is unbiased
-    (except for clipping) if clicks follow the position-based model with this
+    logged_ik). The ratio is the expected examination of the item under the other
+    policy, divided by the expected examination in the log. The estimate is the sum of
+    the weights of all clicks, divided by the number of sessions. The estimate is
+    unbiased (except for clipping) if clicks follow the position-based model with this
     examination. Weights of single items have less variance than weights of whole lists.
     Source: Li et al., Offline Evaluation of Ranking Policies with Click Models, KDD
     2018. The interval treats placements and examination as known.
@@ -319,7 +319,7 @@ def pseudo_inverse(
     lists: ClickLog | None = None,
     confidence: float = 0.95,
 ) -> OffPolicy:
-    """Estimates clicks per session of another policy by the pseudo-inverse.
+    """Estimates another policy's clicks per session by the pseudo-inverse.
 
     Let 1_s be the indicator vector of the (item, rank) pairs in the list of session s.
     Let Gamma = E[1_s 1_s'] over the lists that the logging policy shows to the query.
@@ -338,10 +338,10 @@ def pseudo_inverse(
         target: (items, L) share of lists in which the other policy shows an item at a
             rank, from `placements`.
         lists: Lists drawn from the logging policy, to estimate Gamma. More lists give a
-            better estimate, and their clicks are ignored. None uses the lists of the
-            log, which must then have several sessions for each (item, rank) pair. With
-            fewer sessions, Gamma^+ selects the least-squares solution with the smallest
-            norm, and the interval is too short.
+            better estimate. The clicks in these lists are ignored. None uses the lists
+            of the log, which must then have several sessions for each (item, rank)
+            pair. With fewer sessions, Gamma^+ selects the least-squares solution with
+            the smallest norm, and the interval is too short.
         confidence: Confidence level of the intervals.
 
     Raises:
