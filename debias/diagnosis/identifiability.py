@@ -46,8 +46,8 @@ class Connectivity(Finding):
         swaps: Pairs of ranks, from 1, whose items should be exchanged. All components
             become connected if the items are exchanged in some sessions. Each pair
             consists of the nearest ranks of two components.
-        weakest: The two ranks, from 1, that the least precise link of the minimum
-            spanning tree by `error` connects; None without links.
+        weakest: The two ranks, from 1, of the least precise link in the minimum
+            spanning tree by `error`; None without links.
     """
 
     pairs: np.ndarray
@@ -201,7 +201,7 @@ def words(ranks: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Profile(Finding):
-    """Loss of likelihood if one rank's bias is changed and the others are refitted.
+    """Loss of likelihood if a rank's bias is changed and all else is refitted.
 
     Attributes:
         position: (K,) int64 rank from 1.
@@ -210,8 +210,8 @@ class Profile(Finding):
         statistic: (K, D) float64, twice the loss of log-likelihood; 0 at rank 1, the
             reference. Compare the statistic with chi-squared with one degree of
             freedom.
-        identified: (K,) bool, whether the smallest increase and the smallest decrease
-            of the bias are both rejected.
+        identified: (K,) bool, whether the test rejects the smallest increase and the
+            smallest decrease of the bias.
     """
 
     position: np.ndarray
@@ -233,8 +233,9 @@ def profile(
     gamma_i with theta_1 = 0. For each rank, theta_k is fixed at its estimate plus a
     change, and all other parameters are refitted. A rank is identified if the
     likelihood falls significantly for the smallest increase and for the smallest
-    decrease of theta_k. Pairs that were shown at only one rank, never clicked or always
-    clicked are left out, because they contain no information about theta.
+    decrease of theta_k. Three kinds of pairs contain no information about theta and are
+    left out: pairs shown at only one rank, pairs never clicked, and pairs always
+    clicked.
 
     Raises:
         ValueError: `deltas` are not finite numbers of both signs, or `level` is not in
@@ -454,11 +455,11 @@ class Confounding(Finding):
     Attributes:
         position: (K,) int64 rank from 1.
         ctr: (K,) float64 click rate relative to rank 1.
-        examination: (K,) float64 examination estimated by `method`; nan if the log does
-            not identify it.
-        z: (K,) float64 log(ctr) - log(examination), divided by its standard error; 0 at
-            rank 1. The standard error treats `ctr` and `examination` as independent
-            estimates.
+        examination: (K,) float64 examination estimated by `method`; nan at ranks whose
+            examination the log does not identify.
+        z: (K,) float64 difference log(ctr) - log(examination), divided by the standard
+            error of the difference; 0 at rank 1. The standard error treats `ctr` and
+            `examination` as independent estimates.
         flagged: (K,) bool, whether `ctr` and `examination` differ significantly, after
             correction for tests at several ranks.
         detectable: (K,) float64 smallest ratio of `ctr` to `examination` that is
@@ -484,8 +485,8 @@ def confounding(
     Args:
         log: The click log.
         method: Name of an estimator of examination in `debias.propensity.ESTIMATORS`.
-        level: Confidence level. In a log without confounding, at least one rank is
-            flagged with a probability of at most 1 - `level` (Bonferroni's bound).
+        level: Confidence level. In a log without confounding, the probability that any
+            rank is flagged is at most 1 - `level` (Bonferroni's bound).
         known: Estimates already computed from this log, by method.
     """
     known = known or {}

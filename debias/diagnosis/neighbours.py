@@ -80,7 +80,7 @@ def neighbours(
     A stratum is one (query, item) pair at one rank. Within strata, clicks are regressed
     on the mean attraction of the items above and the mean attraction of the items
     below. The attraction comes from a position-based model of the half of the log that
-    does not include the session. Item and rank are constant within a stratum, so a
+    does not include the session. Item and rank are constant within a stratum. So a
     wrong attraction of the item or a wrong bias of the rank cannot look like a
     neighbour effect.
 

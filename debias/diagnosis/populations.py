@@ -11,10 +11,11 @@ where population m has the share share_m, examination theta_mk at rank k, and at
 gamma_mi for pair i. If pairs have few impressions, pairs with similar attraction share
 one gamma_mi.
 
-A population can represent one of three kinds of users: users who examine items by
-position, users who click by rank whatever the item is (equal gamma_mi for all items),
-or users who read every item (equal theta_mk at all ranks). Source: Yan et al.,
-Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR 2022.
+A population can represent one of three kinds of users. Users of the first kind examine
+items by position. Users of the second kind click by rank, whatever the item is (equal
+gamma_mi for all items). Users of the third kind read every item (equal theta_mk at all
+ranks). Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
+SIGIR 2022.
 """
 
 from dataclasses import dataclass, replace
@@ -65,9 +66,9 @@ class Populations(Finding):
         share: (chosen,) float64 shares of the populations.
         examination: (chosen, L) float64 examination curve of each population, divided
             by its largest value.
-        earlier: Gain over one position-based population of a model in which users react
-            to the clicks above. This model is the user browsing model or the dynamic
-            Bayesian network, whichever predicts better.
+        earlier: Gain of a model in which users react to the clicks above, over one
+            position-based population. The better of two such models counts: the user
+            browsing model and the dynamic Bayesian network.
         over_earlier, over_earlier_error: Gain of the chosen mixture over the model of
             `earlier`, and the paired standard error of this gain.
         sessions: Number of held-out sessions.

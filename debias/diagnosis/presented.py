@@ -23,9 +23,9 @@ class Presented(Finding):
     Attributes:
         labels: (V,) all labels except the most frequent label.
         usual: The most frequent label.
-        ratio: (V,) float64 examination relative to the most frequent label at the same
-            rank. The ratio is exp of the mean log ratio over ranks, weighted by
-            precision.
+        ratio: (V,) float64 examination with each label, divided by examination with the
+            most frequent label at the same rank. The ratio is exp of the mean log ratio
+            over ranks, weighted by precision.
         error: (V,) float64 standard error of the log of `ratio`.
         curves: Examination by rank for each label, relative to rank 1 with the most
             frequent label.

@@ -204,7 +204,7 @@ def diagnose(
         seed: Random seed of the sample, of held-out sessions and of training.
         progress: Function to call with the share of finished work.
         devices: Names of the devices with the codes 1, 2 and so on.
-        labels: Labels of the codes 1, 2 and so on, by name of the presentation column.
+        labels: For each presentation column, the labels of the codes 1, 2 and so on.
         over: Function that processes the files of a log on disk: `map`, or a parallel
             function with the arguments and results of `map`.
 

@@ -105,7 +105,7 @@ class Shape(Protocol):
         """Log density of x, up to a constant."""
 
     def slopes(self, x: Array, m: Array, s: Array) -> Array:
-        """(2, ...) first derivative, and minus the second, of the log density in x."""
+        """(2, ...) first derivative of the log density in x, and minus the second."""
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
         """Inverse of the distribution function."""

@@ -189,7 +189,7 @@ def cells(log: ClickLog, source: str = "all", place: np.ndarray | None = None) -
         source: "all" compares a (query, item) pair with itself at all ranks where it
             was shown. "swap" uses only swaps that the log marks: it compares a pair
             with itself within strata. A stratum is a pair together with the rank that
-            the pair would have had without a swap, so ranks within a stratum differ
+            the pair would have had without a swap. So ranks within a stratum differ
             only because of swaps.
         place: (S, L) index of the place of each impression, from 0. A place is, for
             example, a rank on one kind of device. With `place`, impressions are counted
@@ -310,7 +310,7 @@ def by_pair_and_rank(counted: Cells, value: np.ndarray) -> Any:
 
 
 def products(counted: Cells, value: np.ndarray) -> np.ndarray:
-    """(K, K) sums over pairs of the product of cell values (M,) at two ranks.
+    """(K, K) sums over pairs of the product of their cell values at two ranks.
 
     >>> log = ClickLog([0, 0], [[1, 2], [2, 1]], [[1, 0], [1, 0]])
     >>> products(cells(log), np.array([1.0, 2.0, 3.0, 4.0])).tolist()

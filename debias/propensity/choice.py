@@ -51,9 +51,9 @@ def propensities(
 
     The method "auto" is "pbm_conditional", the position-based model conditional on the
     number of clicks of each pair. This model uses every click on an item that moved
-    between ranks, and its interval is valid. If the log marks random swaps, "auto" uses
-    only the swaps, provided that they give every rank a relative standard error of at
-    most 25%. An item that never moved gives no information to any estimator.
+    between ranks, and its interval is valid. "auto" uses only the random swaps that the
+    log marks if the swaps give every rank a relative standard error of at most 25%. An
+    item that never moved gives no information to any estimator.
 
     Args:
         log: The click log. A log on disk is read in two passes, file by file, and does
@@ -64,7 +64,7 @@ def propensities(
             which is 1 at rank 1. If a column has one label per cell, such as a badge,
             all labels share the attraction of the items. Examination is then relative
             to rank 1 with the most frequent label there.
-        names: Labels of the codes 1, 2 and so on, by column.
+        names: For each column of `by`, the labels of the codes 1, 2 and so on.
         features: (items, F) features of the log's items, for methods that read
             features.
         level: Confidence level of the intervals.

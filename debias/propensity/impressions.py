@@ -125,10 +125,10 @@ def impressions(
 
     Args:
         log: The click log.
-        propensities: Examination of the log's places. Impressions at places with
-            unknown examination are left out.
-        names: Labels of the codes 1, 2 and so on, by column of the log. The
-            propensities must use the same labels.
+        propensities: Estimated examination at each place of the log. Impressions at
+            places with unknown examination are left out.
+        names: For each column that defines places, the labels of the codes 1, 2 and so
+            on. The propensities must use the same labels.
         clip: Largest weight, at least 1; None uses `choose_clip`.
 
     Raises:

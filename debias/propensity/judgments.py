@@ -136,10 +136,10 @@ def judge(
 
     Args:
         log: The click log.
-        propensities: Examination of the log's places. Impressions at places with
-            unknown examination are left out.
-        names: Labels of the codes 1, 2 and so on, by column of the log. The
-            propensities must use the same labels.
+        propensities: Estimated examination at each place of the log. Impressions at
+            places with unknown examination are left out.
+        names: For each column that defines places, the labels of the codes 1, 2 and so
+            on. The propensities must use the same labels.
         scores: (items,) scores of a ranker. Attractions are shrunk towards their
             predictions from the scores. With `offsets`, pairs that were never shown get
             the prediction from their score.

@@ -230,7 +230,7 @@ def examination_ips(
         examination: (L,) examination by rank, in (0, 1]. Only ratios matter, so divide
             estimates that exceed 1 by their largest value.
         clip: Largest weight. None chooses the largest clip at which the effective
-            number of clicks is at least a tenth of their number.
+            number of clicks is at least a tenth of the number of clicks.
         confidence: Confidence level of the intervals.
 
     Raises:

@@ -134,8 +134,8 @@ class Propensities:
 
         Args:
             log: A log with the columns of `by`.
-            names: Labels of the codes 1, 2 and so on, by column. Without `names`, codes
-                are the labels.
+            names: For each column of `by`, the labels of the codes 1, 2 and so on.
+                Without `names`, the codes are the labels.
 
         Raises:
             ValueError: The log lacks a column, or its lists are longer than the table.

@@ -265,7 +265,8 @@ def pbm_ips(
         logged: (items, L) share of lists in which the logging policy shows an item at a
             rank. None counts this share in the log.
         clip: Largest weight. None chooses the largest clip at which the effective
-            number of clicks is at least a tenth of their number.
+            number of clicks is at least a tenth of the number of clicks with a weight
+            above 0.
         confidence: Confidence level of the intervals.
 
     Raises:
@@ -327,11 +328,11 @@ def pseudo_inverse(
 
         weight_s = target' Gamma^+ 1_s,   value = mean_s weight_s clicks_s.
 
-    The estimate is unbiased under two conditions: the expected clicks of a list are a
-    sum of terms for (item, rank) pairs, and the log shows every (item, rank) pair that
-    the other policy shows. The weights may be negative. Source: Swaminathan et al.,
-    Off-policy Evaluation for Slate Recommendation, NIPS 2017. The interval treats Gamma
-    as known.
+    The estimate is unbiased under two conditions. First, the expected clicks of a list
+    are a sum of terms for (item, rank) pairs. Second, the log shows every (item, rank)
+    pair that the other policy shows. The weights may be negative. Source: Swaminathan
+    et al., Off-policy Evaluation for Slate Recommendation, NIPS 2017. The interval
+    treats Gamma as known.
 
     Args:
         log: The click log.

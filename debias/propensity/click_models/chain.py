@@ -528,9 +528,9 @@ class ClickChain(Chain):
 class DynamicBayesian(Chain):
     """Dynamic Bayesian network (DBN): a click satisfies with probability s_i.
 
-    A satisfied reader leaves. The parameter "satisfaction" (P,) is s. The parameter
-    "continuation", a scalar, is gamma, the probability that an unsatisfied reader
-    continues.
+    A satisfied reader leaves. The parameter "satisfaction" (P,) holds s_i for each
+    pair. The parameter "continuation", a scalar, is gamma, the probability that an
+    unsatisfied reader continues.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(DynamicBayesian.fit(log, continuation=0.9).value("continuation"))
@@ -579,9 +579,9 @@ class DynamicBayesian(Chain):
 class SimplifiedDBN(DynamicBayesian):
     """Simplified DBN (SDBN): an unsatisfied user always continues.
 
-    SDBN is the DBN with continuation fixed at 1, fitted by EM. The closed form that is
-    often called SDBN treats the last click of every session as satisfying, although the
-    reader may have read on without a click.
+    SDBN is the DBN with continuation fixed at 1, fitted by EM. Some authors call a
+    closed form SDBN. The closed form treats the last click of every session as
+    satisfying, although the reader may have read on without a click.
 
     >>> log = ClickLog([0, 0], [[4, 2], [2, 4]], [[1, 0], [1, 1]])
     >>> float(SimplifiedDBN.fit(log).value("continuation"))

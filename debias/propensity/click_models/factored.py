@@ -118,10 +118,10 @@ def product_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of logit gamma (P,) and logit theta (T,) for p = theta gamma.
 
-    The errors come from the inverse of the sum of the joint expected information and
-    the information of the prior. Only products theta gamma are observed. So the first
-    theta is held fixed with error 0, and the other errors are relative to the first
-    theta.
+    The errors come from the inverse of the information. The information is the joint
+    expected information plus the information of the prior. Only products theta gamma
+    are observed. So the first theta is held fixed with error 0, and the other errors
+    are relative to the first theta.
     """
     p = np.minimum(theta[counted.rank] * gamma[counted.pair], 1 - 1e-9)
     weight = counted.shown * p / (1 - p)  # information on the log scale
