@@ -14,12 +14,13 @@ NEVER = -1e9  # a float32 logit whose softmax share is exactly 0
 
 @keras.saving.register_keras_serializable(package="debias")
 class CrossPositionAttention(keras.layers.Layer):
-    """Attention between the items of a list, computed from their places.
+    """Attention within a list, with weights that depend only on the items' places.
 
     The attention weight A_ij is the softmax of q(z_i) . k(z_j) / sqrt(dim) over the
-    shown items j. The weights depend only on the embeddings z of the places, so a
-    heatmap of A describes the layout. The output for item i is sum_j A_ij v(x_j), where
-    x are the relevance embeddings or the bias embeddings.
+    shown items j. Here z are the embeddings of the places, q is the query layer, and k
+    is the key layer. The weights depend only on z, so a heatmap of A describes the
+    layout. The output for item i is sum_j A_ij v(x_j), where x are the relevance
+    embeddings or the bias embeddings.
 
     Args:
         dim: Dimension of queries and keys.

@@ -37,13 +37,14 @@ class BiasTower(keras.layers.Layer):
         out: Dimension of the output: 1 for a bias logit, more for an embedding.
         dropout: Probability of hiding the layout of a whole list in training. Relevance
             alone then has to explain the clicks of the list. Source: after Zhao et al.,
-            Recommending What Video to Watch Next, RecSys 2019, who use dropout .1.
+            Recommending What Video to Watch Next, RecSys 2019, who use a dropout rate
+            of 0.1.
         init_std: Standard deviation of the initial embeddings. With `init_std=0`,
             mixture components that share a relevance tower start identical, and
             training cannot separate them.
-        center: Mean of the initial embeddings. In models that multiply relevance by
-            bias embeddings, such as `Dot`, a mean far from 0 makes all places start
-            with the same ranking.
+        center: Mean of the initial embeddings. Keep the mean near 0 in models that
+            multiply relevance by bias embeddings, such as `Dot`. If the mean is far
+            from 0, the initial ranking is the same for all places.
         seed: int or None. Random seed of the initial embeddings and the dropout.
         cross: Pairs of columns to cross, such as `[("position", "badge")]`.
         merge: Dict from column name to a list whose entry i replaces id i, such as

@@ -1,7 +1,7 @@
 """Functions that combine a relevance logit and a bias logit into a click logit.
 
-Combinations take and return logits, so any click loss can follow. Serving does not use
-the combination functions. Only the layer `Bilinear` has trainable weights.
+Combinations take and return logits, so any click loss accepts their output. Serving
+does not use the combination functions. Only the layer `Bilinear` has trainable weights.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from debias.types import Tensor
 
 
 def additive(relevance: Tensor, bias: Tensor) -> Tensor:
-    """logit P(click) = relevance + bias.
+    """Click logit as the sum of relevance and bias.
 
     A bias b multiplies the odds of a click by the same factor, e^b, for all items.
     Source: Zhao et al., Recommending What Video to Watch Next, RecSys 2019.
@@ -26,12 +26,11 @@ def additive(relevance: Tensor, bias: Tensor) -> Tensor:
 
 
 def product(relevance: Tensor, bias: Tensor) -> Tensor:
-    """Logit of P(click) = sigmoid(relevance) sigmoid(bias), a position-based model.
+    """Logit of a position-based model, P(click) = sigmoid(relevance) sigmoid(bias).
 
-    Let r be the relevance logit and b the bias logit, so 1 / P = (1 + e^-r)(1 + e^-b).
-    The click logit, -log(1 / P - 1), equals r - softplus(softplus(r) - b). The function
-    does not use `ops.logaddexp`, whose gradient on TensorFlow is wrong for equal
-    arguments.
+    For a relevance logit r and a bias logit b, 1 / P is (1 + e^-r)(1 + e^-b). The click
+    logit, -log(1 / P - 1), equals r - softplus(softplus(r) - b). The function does not
+    use `ops.logaddexp`, whose gradient on TensorFlow is wrong for equal arguments.
 
     Source: the examination hypothesis, with two towers after Guo et al., PAL, RecSys
     2019.

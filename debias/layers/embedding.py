@@ -31,8 +31,8 @@ class RowEmbedding(keras.layers.Layer):
     Code 0 always gives the zero vector. The vector of code 1 (out of vocabulary) starts
     at zero, so an unseen value does not add noise.
 
-    Codes can share `rows` rows if the vocabulary does not fit into memory. The vector
-    of a code then depends on n = code - 2:
+    Set `compress` if the vocabulary does not fit into memory: all known values then
+    share `rows` rows. The vector of a code is computed from n = code - 2:
 
         "hash":                vector = row[n mod rows]
         "quotient_remainder":  vector = row[n mod rows] * quotient[n div rows]
@@ -52,7 +52,8 @@ class RowEmbedding(keras.layers.Layer):
         scale: Standard deviation of the initial vectors.
         seed: int or None. Random seed of the initial vectors.
         compress: "hash", "quotient_remainder", or None for one row per code.
-        rows: Number of shared rows, if `compress` is given.
+        rows: Number of shared rows. Required with `compress`, and None without
+            `compress`.
 
     Shapes: ids of any shape `(...)` to `(..., dim)`.
 
@@ -198,8 +199,9 @@ class FeatureEmbedding(keras.layers.Layer):
         scale, seed: See `RowEmbedding`.
 
     Call arguments:
-        features: Dict from feature name to codes `(...)`, codes `(..., m)` of m values,
-            or numbers `(...)`. Features that are not in the schema are ignored.
+        features: Dict from feature name to an array: codes `(...)` of one value, codes
+            `(..., m)` of m values, or numbers `(...)`. Features that are not in the
+            schema are ignored.
         training: Whether `unknown_rate` applies.
 
     Returns:

@@ -18,23 +18,23 @@ EXACT = {"float16": 2048, "bfloat16": 256}  # whole numbers up to this are exact
 class Features(keras.layers.Layer):
     """Embeds the category codes of a feature matrix and keeps numeric columns.
 
-    Put this layer in front of any tower by `keras.Sequential([Features(data.kinds),
+    Put this layer in front of any tower, as in `keras.Sequential([Features(data.kinds),
     tower])`. A category is replaced by the learned vector of its code. A feature with
     several categories is replaced by the mean of their vectors. Missing values become
     the zero vector. The out-of-vocabulary code also becomes the zero vector, unless
-    training assigned this code to rare values. The columns after the codes pass
-    unchanged, such as numbers and columns that a model appends.
+    training assigned this code to rare values. All columns after the codes stay
+    unchanged. They hold numeric features or are appended by a model.
 
     Args:
-        features: Features as in `RankingData.kinds`, as records of
-            `debias.data.kinds.as_records`, or as dicts of name, size and width. Numeric
-            features are ignored.
+        features: The features: `RankingData.kinds`, records of
+            `debias.data.kinds.as_records`, or dicts with the keys name, size and width.
+            Numeric features are ignored.
         dim: Dimension of the vector of each category.
         scale: Standard deviation of the initial vectors.
         seed: int or None. Random seed of the initial vectors.
 
-    Shapes: `(..., F)`, with codes before numbers, to `(..., C dim + N)`, for C
-    categorical features and N numeric columns.
+    Shapes: the input `(..., F)` holds the codes first and the numbers last. The output
+    is `(..., C dim + N)` for C categorical features and N numeric columns.
 
     >>> import numpy as np
     >>> brand = kinds.Feature("brand", "category", ("acme", "birch"))

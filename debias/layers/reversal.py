@@ -12,8 +12,8 @@ from debias.types import Tensor
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
     """Returns x unchanged and multiplies its gradient by -strength.
 
-    The function is f(x) = c + strength (c - x), where c is x without its gradient. The
-    term c - x is exactly 0, and the derivative of f is -strength on any backend.
+    The function is f(x) = c + strength (c - x), where c is x with the gradient stopped.
+    The term c - x is exactly 0, and the derivative of f is -strength on any backend.
     Source: Ganin & Lempitsky, Unsupervised Domain Adaptation by Backpropagation, ICML
     2015.
 

@@ -44,8 +44,8 @@ class Standardize(keras.layers.Layer):
         codes: Number of leading columns that hold codes.
         linear: Indices of the date columns, which are scaled without symlog.
         missing: Indices of the columns for which an indicator of missing numbers is
-            appended. `adapt` sets these indices unless `missing` is None. With None, no
-            indicator is appended, and NaN stays NaN.
+            appended. `adapt` sets these indices unless `missing` is None. With
+            `missing=None`, no indicator is appended, and NaN stays NaN.
 
     Shapes: `(..., F)` to `(..., F + len(missing))`.
 

@@ -1,4 +1,4 @@
-"""Losses for click models and rankers in `keras.ops`, with one number per list.
+"""Losses for click models and rankers, in `keras.ops`.
 
 Every loss is a pure function of labels `y_true` and logits `y_pred`. Labels have the
 shape `(batch, list_size)`, with -1 at padding. A loss returns one number per list, in

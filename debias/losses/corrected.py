@@ -21,9 +21,9 @@ trains the bias tower together with the ranker. PairDebias learns the ratios of
 positions together with the ranker.
 
 Inverse propensity, affine and doubly robust losses are unbiased if their parameters are
-right and no weight is clipped. The expected value of an unbiased loss over clicks is
-the loss for the true attraction. Clipping weights reduces the variance of the loss and
-adds bias.
+right and no weight is clipped. The expectation of an unbiased loss over random clicks
+equals the loss computed from the true attraction. Clipping weights reduces the variance
+of the loss and adds bias.
 """
 
 import keras
@@ -45,12 +45,12 @@ def corrected_clicks(
     """Unbiased estimates of attraction, `(batch, list_size)`, to use as labels.
 
     The estimate is g + (c - beta - alpha g) / max(alpha, 1 / clip), where c is the
-    click and g is `guess`. With beta = 0 and g = 0, the estimate is inverse propensity
-    weighting. With g = 0 and beta above 0, the estimate is the affine correction for
-    trust bias. With a predicted attraction g, the estimate is doubly robust. The
-    estimate is unbiased if alpha and beta are right and no divisor is clipped. If
-    alpha, beta and g are all right, the estimate is unbiased even with clipped
-    divisors. Estimates may be below 0 or above 1.
+    click and g is `guess`. With beta = 0 and g = 0, the estimate is the click weighted
+    by its inverse propensity. With g = 0 and beta above 0, the estimate is the affine
+    correction for trust bias. With a predicted attraction g, the estimate is doubly
+    robust. The estimate is unbiased if alpha and beta are right and no divisor is
+    clipped. If alpha, beta and g are all right, the estimate is unbiased even with
+    clipped divisors. Estimates may be below 0 or above 1.
 
     Source: Joachims et al., WSDM 2017; Vardasbi et al., When Inverse Propensity Scoring
     does not Work, CIKM 2020; after Oosterhuis, Doubly-Robust Estimation for Correcting

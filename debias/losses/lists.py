@@ -18,7 +18,7 @@ def exact(values: Tensor) -> Tensor:
 
 
 def labels_and_mask(y_true: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Labels, with nan in place of invalid labels, and the mask of items."""
+    """Labels, with nan in place of invalid labels, and a mask, False at padding."""
     y = ops.cast(ops.convert_to_tensor(y_true), dtype)
     mask = y != -1
     return ops.where(mask & (y < 0), float("nan"), y), mask
@@ -77,9 +77,9 @@ class ListLoss(keras.losses.Loss):
     """Keras loss over lists that calls a pure function with stored arguments.
 
     A `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists. A
-    `sample_weight` of shape `(batch, list_size)` weights items. Keras itself would
-    multiply item weights by the losses of lists. The wrong product of item weights and
-    list losses raises no error if batch size and list size are equal.
+    `sample_weight` of shape `(batch, list_size)` weights items. The base class of Keras
+    would multiply item weights by list losses, and would raise no error if batch size
+    and list size are equal.
     """
 
     function: Any

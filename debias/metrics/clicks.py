@@ -203,11 +203,11 @@ def concordant_pairs(
     stratum: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correctly ordered pairs of a clicked and an unclicked item, by stratum.
+    """Counts correctly ordered pairs of a clicked and an unclicked item per stratum.
 
     Use a stratum for each combination of query and position. All items of a stratum
     then have the same examination probability, so an item with more clicks is more
-    attractive. The comparison has no position bias and needs no propensities, if
+    attractive. This comparison has no position bias and needs no propensities, if
     P(click) is the examination of the position times the attraction of the item.
 
     Args:
@@ -220,10 +220,10 @@ def concordant_pairs(
             not -1.
 
     Returns:
-        Three arrays `(K,)` for the K strata with items, which are the stratum numbers,
-        the counts of correctly ordered pairs, and the counts of all pairs. The counts
-        are divided by the number of cells in the stratum, so every cell has the same
-        weight, even if a query has many sessions.
+        Three arrays `(K,)`, with an entry for each of the K strata that have items: the
+        stratum numbers, the counts of correctly ordered pairs, and the counts of all
+        pairs. Both counts are divided by the number of cells in the stratum. So every
+        cell has the same weight, even if a query has many sessions.
 
     Source: the AUC within groups of Zhu et al., Optimized Cost per Click in Taobao
     Display Advertising, KDD 2017, with groups of equal examination.
@@ -263,7 +263,7 @@ def click_concordance(
     stratum: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> float:
-    """Share of the pairs of `concordant_pairs` in the correct order; chance is .5.
+    """Share of correctly ordered pairs in `concordant_pairs`; 0.5 is chance level.
 
     The value is nan if no stratum has both a clicked and an unclicked item.
 

@@ -61,8 +61,8 @@ def paired_difference(
     """Mean of the paired differences `values - baseline`, with t-interval and t-test.
 
     Pairs with a nan in `values` or in `baseline` are left out, and `left_out` counts
-    these pairs. The p-value is two-sided. If all differences are equal, the p-value is
-    1 for differences of 0 and 0 for other differences.
+    these pairs. The p-value is two-sided. If all differences are 0, the p-value is 1.
+    If all differences are equal but not 0, the p-value is 0.
 
     Args:
         values: `(n,)` values, such as a metric for n seeds.
