@@ -48,9 +48,9 @@ def batches(
     """Batches `(batch, clicks)` of a log, for `fit`, `evaluate` and `predict`.
 
     Args:
-        log: A log whose `item` indexes the items of `data`, or the path of such a log,
-            a Parquet file or a folder. A log on disk is streamed and never loaded as a
-            whole; see `debias.data.shuffled_batches`.
+        log: A log, or its path, which is a Parquet file or a folder. The `item` of the
+            log indexes the items of `data`. A log on disk is streamed and never loaded
+            as a whole; see `debias.data.shuffled_batches`.
         data: Ranking data with the features of the items, which all batches share.
         batch_size: Sessions per batch; the last batch may be smaller.
         shuffle: Whether to draw a new order of all sessions for every epoch. A streamed
@@ -74,17 +74,18 @@ def batches(
         with -1 at padding. The batch is a dict. `features` are (batch, list_size, F)
         float32, and `mask` is (batch, list_size) bool. `position` is (batch, list_size)
         int32, from 1 at the top, with 0 at padding. `weight` (batch, list_size) float32
-        is present only if it was given. The batch also has the log's `row`, `column`,
-        `device`, `context`, presentation columns and targets, with unchanged names and
-        numbers of axes. In a packed batch, `features` (U, F) are the rows of the U
-        distinct items. The column `cell` (batch, list_size) int32 then gives the row of
-        each cell, and is arbitrary at padding.
+        is present only if it was given. The batch also has the columns `row`, `column`,
+        `device` and `context`, the presentation columns and the targets, if the log has
+        them. Their names are unchanged, and their first axis is the batch. In a packed
+        batch, `features` (U, F) are the rows of the U distinct items. The column `cell`
+        (batch, list_size) int32 then gives the row of `features` for each cell, and is
+        arbitrary at padding.
 
     Raises:
         ValueError: The log is empty, or has an item that `data` lacks. For an unknown
             item in a streamed log, TensorFlow raises its own error while reading.
-        ValueError: `weight` lacks a finite number of at least 0 for a cell, or is given
-            for a streamed log.
+        ValueError: The weight of an item is negative or not finite, `weight` differs in
+            shape from `log.item`, or the log is streamed.
 
     >>> data = RankingData(np.zeros((3, 2), "float32"), None, np.array([0, 3]))
     >>> log = ClickLog(query=[0], item=[[2, 0, -1]], click=[[True, False, False]])
@@ -175,7 +176,7 @@ def _pipeline(
 
 
 class Epoch(NamedTuple):
-    """A log in memory, in the order of an epoch, from which a step builds its batch."""
+    """The log of an epoch, in memory and in order, from which steps build batches."""
 
     columns: Cells  # of all sessions
     table: tf.Tensor
@@ -196,9 +197,9 @@ class Epoch(NamedTuple):
 
 
 class LogBatches(tf.data.Dataset):
-    """Batches of a log in memory, which a compiled training loop can build itself.
+    """Dataset of a log in memory, whose batches a compiled training loop can build.
 
-    For Keras, `pipeline` builds the same batches in parallel to the training steps.
+    For Keras, `pipeline` builds the same batches in parallel with the training steps.
     Building the pipeline takes longer than training on a small log, so the pipeline is
     built at its first use.
     """

@@ -1,9 +1,9 @@
 """Base class of click models, which train on clicks and rank by relevance.
 
-A click model reads a batch: a dict of `features`, `position`, `mask` and other layout
-columns of the log. A click model returns click logits `(batch, list_size)`. Keras's
-`compile` and `fit` train a click model. The method `score` reads only features, and
-`ranker` wraps this method as a separate model to save and serve.
+A click model reads a batch: a dict of `features`, `mask`, `position` and the other
+layout columns of the log. A click model returns click logits `(batch, list_size)`.
+Keras's `compile` and `fit` train a click model. The method `score` reads only features,
+and `ranker` wraps this method as a separate model to save and serve.
 """
 
 import re
@@ -98,7 +98,10 @@ class ClickModel(SteppingModel):
         """Updates values that gradients do not train, once per training batch."""
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Pairs of a variable and its increment that adds 1 to all click logits."""
+        """Pairs (variable, increment).
+
+        Adding every increment to its variable adds 1 to all click logits.
+        """
         return []
 
     def without_decay(self) -> list[keras.layers.Layer]:
@@ -113,9 +116,9 @@ class ClickModel(SteppingModel):
     ) -> None:
         """Sets intercepts that are still 0 to the logit of a click rate.
 
-        `debias.fit` calls this method before training. If clicks are rare, training
-        from intercepts of 0 first only lowers all outputs of the towers. In these first
-        steps, hidden units could become inactive or identical.
+        `debias.fit` calls this method before training. Without this start, the first
+        training steps on a log with rare clicks only lower all outputs of the towers.
+        Hidden units could become inactive or identical in these steps.
 
         Args:
             rate: Share of clicked cells. A rate of 0 or 1 changes nothing.
@@ -246,10 +249,10 @@ class ClickModel(SteppingModel):
 
 @contextmanager
 def argument_errors() -> Iterator[None]:
-    """Context manager that shortens errors about arguments to a `ValueError`.
+    """Context manager that turns argument errors into a short `ValueError`.
 
-    A failed assertion inside a TensorFlow graph raises an error of TensorFlow. Keras
-    adds a dump of all arguments to the errors of its layers.
+    Two kinds of errors are shortened: TensorFlow errors of failed assertions in a
+    graph, and Keras errors that end with a dump of all arguments of a layer.
     """
     try:
         yield

@@ -154,7 +154,7 @@ class InverseWeighted(OneTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class DoublyRobust(InverseWeighted):
-    """Doubly robust ranker, which corrects a direct model that is trained with it.
+    """Doubly robust ranker, trained jointly with the direct model that it corrects.
 
     The direct model d fits P(c) = beta_k + alpha_k sigma(d(x)) by maximum likelihood.
     The ranker's labels are g + (c - beta_k - alpha_k g) / alpha_k, where g =
@@ -316,8 +316,8 @@ class PairDebias(OneTowerClickModel):
 
     Position k has the ratio t+_k for clicked items and the ratio t-_k for unclicked
     items. After each batch, t+_k moves towards (S_k / S_1)^(1 / (p + 1)). The statistic
-    S_k is the sum of L_ij / t-_j over clicked items i at position k. The ratio t-_k
-    moves in the same way, with unclicked items.
+    S_k is the sum of L_ij / t-_j over clicked items i at position k. The ratio t-_k is
+    updated in the same way from unclicked items.
     `debias.losses.corrected.pairs_debiased` defines the pair loss L_ij.
 
     Args:
@@ -378,7 +378,11 @@ class PairDebias(OneTowerClickModel):
         return self._pairs(batch, clicks, outputs)[0]
 
     def learn_from(self, batch: Batch, clicks: Tensor, outputs: Tensor) -> None:
-        """Updates the ratios if a pair of the batch has an item at position 1."""
+        """Updates the ratios of all positions that have a pair in the batch.
+
+        The ratios t+ do not change if no pair has a clicked item at position 1. The
+        ratios t- do not change if no pair has an unclicked item at position 1.
+        """
         _, *explained = self._pairs(batch, clicks, ops.stop_gradient(outputs))
         for table, items in zip((self.plus, self.minus), explained, strict=True):
             table.assign(self._moved(ops.convert_to_tensor(table), batch, items))

@@ -42,9 +42,9 @@ class Disentangled(TwoTowerClickModel):
     """An additive model whose bias tower is kept from learning relevance.
 
     The click logit is r(x) + D(w . z), where z = bias(place) is an embedding and D is
-    dropout. The model ranks by r(x). If the log showed relevant items at the top, the
-    place predicts relevance. The bias term w . z could then learn what r should learn.
-    Dropout and an adversarial head keep relevance out of w . z in training:
+    dropout. The model ranks by r(x). In a log that shows relevant items at the top, the
+    place predicts relevance. The bias term w . z could then learn relevance in place of
+    r. Dropout and an adversarial head keep relevance out of w . z in training:
 
     - The dropout D sets the bias logit of random cells to 0, so that r alone explains
       the clicks on these cells. Other bias logits are not scaled up, so training and
@@ -52,10 +52,11 @@ class Disentangled(TwoTowerClickModel):
 
     - A head h predicts relevance from z through a gradient reversal. The loss of a
       session grows by the sum of (h(z) - s(x))^2 over the shown items. The target s(x)
-      is r(x) without its gradient, scaled to mean 0 and variance 1 over the batch, so
-      that the scale of r does not matter. The head learns to predict s(x), and z learns
-      to prevent this prediction. At the optimum, an item adds the variance of s(x),
-      which is 1. `strength=0` switches the head off.
+      is r(x) without its gradient, scaled to mean 0 and variance 1 over the batch. So
+      the scale of r does not matter. The head learns to predict s(x), and z learns to
+      prevent this prediction. At the optimum, the head predicts the mean of s(x), so
+      each item adds the variance of s(x), 1, to the loss. `strength=0` switches the
+      head off.
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., 1)`.

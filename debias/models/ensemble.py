@@ -25,8 +25,8 @@ class Ensemble(ClickModel):
 
     Args:
         parts: K models of one class that return click logits. Give the models different
-            seeds, because identical models stay identical, and the mean of identical
-            models is no better than a single model.
+            seeds. Models with equal initial weights stay identical, and their mean is
+            no better than a single model.
 
     Raises:
         ValueError: `parts` is empty, or only some of the models predict clicks.

@@ -83,8 +83,8 @@ def export(
             TensorFlow Serving and `tf.saved_model.load(path).serve`. The format "onnx"
             is for ONNX runtimes and needs the extra `onnx`. None chooses the format by
             the file name.
-        features: Number F of features of an item. None uses the number that the ranker
-            knows.
+        features: Number F of features of an item. None takes the number from the
+            ranker.
         raw: Whether an ONNX file has one named input per feature, instead of the single
             input `features`. Named inputs take categories as text; see
             `debias.models.raw_inputs`.

@@ -2,9 +2,9 @@
 
 A pointwise click model must also explain why one list gets more clicks than another.
 The number of clicks depends on the query, the time of day and the patience of the user.
-The order of the items in a list does not depend on such effects on the whole list.
-`Listwise` trains a click model only to predict which items of a list are clicked. An
-effect that is equal for all items of a list cancels out.
+Effects on a whole list do not change the order of the items in the list. `Listwise`
+trains a click model only to predict which items of a list are clicked. An effect that
+is equal for all items of a list cancels out.
 """
 
 from typing import Any
@@ -25,8 +25,8 @@ class Listwise(ClickModel):
     g(place_i), then acts like a position-based model with examination exp(g) and
     attraction exp(r), up to constant factors. Sessions without a click add nothing to
     the loss. The model ranks by the score of the wrapped model. The loss does not
-    determine the level of the logits, so the model does not predict click
-    probabilities.
+    change if a constant is added to all logits of a list. So the model does not predict
+    click probabilities.
 
     Listwise models can be components of a mixture, which then infers the type of user
     from the positions of the clicks. A mixture of listwise models needs

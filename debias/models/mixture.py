@@ -131,7 +131,7 @@ class Mixture(ClickModel):
         )
 
     def log_prior(self) -> Tensor:
-        """Log prior of the types, `(K,)`, a running mean if it depends on context."""
+        """Log prior of the types, `(K,)`; a running mean if the prior reads context."""
         return ops.log_softmax(self.prior_logits)
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
@@ -224,8 +224,9 @@ class Annealing(keras.callbacks.Callback):
     """Callback that lowers the temperature of a mixture after each epoch.
 
     Epoch e uses the temperature start^(1 - e / epochs) T^(e / epochs), where T is the
-    temperature of the model. Epochs are counted from 0, and epochs from `epochs` on use
-    T. The posterior is soft at first and becomes sharper as the components separate.
+    temperature of the model. The first epoch is e = 0, and all epochs with e >=
+    `epochs` use T. The posterior is soft at first and becomes sharper as the components
+    separate.
 
     Args:
         start: Temperature of the first epoch, above 0.

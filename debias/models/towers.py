@@ -74,7 +74,7 @@ class OneTowerClickModel(RankedByRelevance):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Naive(OneTowerClickModel):
-    """Treats clicks as relevance: logit P(click) = r(x).
+    """Treats clicks as relevance, with logit P(click) = r(x).
 
     The result tables of the documentation use this model as the baseline.
 
@@ -117,7 +117,7 @@ class TwoTowerClickModel(RankedByRelevance):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Additive(TwoTowerClickModel):
-    """logit P(click) = r(x) + g(place); ranks by r(x).
+    """Additive model, logit P(click) = r(x) + g(place), which ranks by r(x).
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., 1)`.
@@ -140,7 +140,7 @@ class Additive(TwoTowerClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Product(TwoTowerClickModel):
-    """P(click) = sigmoid(r(x)) sigmoid(g(place)); ranks by r(x).
+    """Product model, P(click) = sigmoid(r(x)) sigmoid(g(place)), which ranks by r(x).
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., 1)`.
@@ -173,17 +173,18 @@ class TrustBiased(RankedByRelevance):
 
     The affine correction of trust bias uses the same function with known alpha and
     beta. This model learns alpha and beta together with r. Clicks determine attraction
-    only up to an affine map. For example, if all items have some minimum attraction,
-    the model may explain the minimum by trust in all places. An affine map of
-    attraction does not change the ranking.
+    only up to an affine map. For example, the model may explain a minimum attraction of
+    all items as trust in all places. An affine map of attraction does not change the
+    ranking.
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., 1)`.
         bias: Layer that maps the batch dict to `(batch, list_size, 1)`, for
             examination.
-        trust: Layer like `bias`, for clicks that are caused by trust. If the initial
-            output is far below 0, the model starts close to `Product` and learns trust
-            slowly. The argument `center` of `BiasTower` sets the initial output.
+        trust: Layer with the same input and output as `bias`, for clicks that are
+            caused by trust. If the initial output is far below 0, the model starts
+            close to `Product` and learns trust slowly. The argument `center` of
+            `BiasTower` sets the initial output.
 
     Source: after Agarwal et al., Addressing Trust Bias for Unbiased Learning-to-Rank,
     WWW 2019, and Vardasbi et al., When Inverse Propensity Scoring does not Work, CIKM
@@ -229,8 +230,8 @@ class PositionFeature(ClickModel):
     Args:
         relevance: Layer that maps `(..., F + E)` to `(..., 1)`.
         place: Layer that maps the batch dict to `(batch, list_size, E)`. The `dropout`
-            of a `BiasTower` hides the places of random lists. Haldar et al. use dropout
-            .15.
+            of a `BiasTower` hides the places of random lists. Haldar et al. use a
+            dropout rate of 0.15.
         reference: Place that serving assumes for every item. The default 0 means a
             missing place, which dropout also produces in training.
 
@@ -303,14 +304,14 @@ class PositionOnly(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class Dot(ClickModel):
-    """logit P(click) = r(x) . e(place), a dot product of two embeddings.
+    """Dot product of two embeddings, logit P(click) = r(x) . e(place).
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., D)`.
         bias: Layer that maps the batch dict to `(batch, list_size, D)`.
-        reference: Place at which serving scores the items, as a dict from layout column
-            to id, or as an int to use for position, row and column. For a sequence of
-            places, the score is the logit of the mean click probability over these
+        reference: Place at which serving scores the items: a dict from layout column to
+            id, or an int to use as the id of position, row and column. For a sequence
+            of places, the score is the logit of the mean click probability over these
             places.
 
     Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
@@ -347,9 +348,10 @@ class Dot(ClickModel):
         return log_odds_of_mean(dot(relevance, embeddings(self.bias, self.reference)))
 
     def intercepts(self) -> list[tuple[Any, Any]]:
-        """Intercepts of the relevance tower, along the mean embedding e of the places.
+        """The bias vector of the relevance tower, with the increment e / |e|^2.
 
-        Adding e / |e|^2 to the relevance embedding r adds 1 to the dot product e . r.
+        Let e be the mean embedding of the places. Adding the increment to the relevance
+        embedding r adds 1 to the dot product e . r.
         """
         columns = getattr(self.bias, "columns", None)
         if not columns:
@@ -368,7 +370,7 @@ class Dot(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class BilinearModel(ClickModel):
-    """logit P(click) = r'Be + b_r.r + b_e.e + b with r = r(x), e = e(place).
+    """Bilinear model of r = r(x) and e = e(place), with logit r'Be + b_r.r + b_e.e + b.
 
     Args:
         relevance: Layer that maps `(..., F)` to `(..., D)`.

@@ -67,7 +67,7 @@ def export_trees(
         The path.
 
     Raises:
-        ValueError: The format is unknown or belongs to the other library, or `path`
+        ValueError: The format is unknown or needs trees of another library, or `path`
             exists and `overwrite` is False.
     """
     path = Path(path)
@@ -104,7 +104,7 @@ def ltr(trees: Trees) -> list[dict[str, Any]]:
     """Trees as XGBoost's JSON dump, for plugins of Elasticsearch and OpenSearch.
 
     A row goes to `yes` if the feature is below `split_condition`. The dump omits the
-    base score, which does not change the order.
+    base score, which does not affect the ranking.
 
     Raises:
         ValueError: The features have no names.

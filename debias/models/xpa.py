@@ -117,8 +117,8 @@ class XPA(ClickModel):
     def without_decay(self) -> list[keras.layers.Layer]:
         """Layers without weight decay: all layers except the relevance tower.
 
-        With weight decay on other layers as well, relevance would shrink to zero on
-        small logs before the model learns relevance.
+        On small logs, weight decay on all layers would shrink relevance to zero before
+        the model learns relevance.
         """
         own = [self.own_relevance, self.own_place, *self.heard.values()]
         return [*super().without_decay(), *own]
