@@ -68,7 +68,7 @@ def run_of(
         ),
     ] = None,
 ) -> dict[str, Any]:
-    """The settings that identify a run, in addition to its seed and length."""
+    """The settings that identify a run, together with its seed and length."""
     return {
         "population": population,
         "data": data,
@@ -95,8 +95,8 @@ def main(
     items: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file to write the items of the log to, for the option "
-            "`--data` of `debias`."
+            help="Parquet file to write, with the items of the log. Pass this file to "
+            "`debias` as `--data`."
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(help="Sessions to write.")] = 1_000_000,

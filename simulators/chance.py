@@ -7,7 +7,7 @@ _STEPS = np.float32(65536)
 
 
 def generator(*key: int) -> np.random.Generator:
-    """An independent random generator for a key.
+    """A random generator for a key, independent of the generators of other keys.
 
     Args:
         *key: Non-negative integers: the seed, then numbers for the purpose of the
@@ -24,10 +24,10 @@ def generator(*key: int) -> np.random.Generator:
 def bernoulli(probability: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One independent draw per cell, True with exactly the cell's probability.
 
-    A draw uses 16 random bits instead of 32. With probability 1 in 65,536 they equal
-    the first 16 bits of the cell's probability; then a second draw decides by the
-    remaining bits. So no probability is rounded: with 0 the result is never True, with
-    1 it always is.
+    To be fast, a draw compares only 16 random bits with the first 16 bits of the cell's
+    probability. With probability 1 in 65,536, the bits are equal, and a second draw
+    decides by the remaining bits. So no probability is rounded: probability 0 never
+    gives True, and probability 1 always gives True.
 
     Args:
         probability: Floats in [0, 1] of any shape.

@@ -9,8 +9,9 @@ ClickLog(sessions=1000, list_size=10, query item click logging_propensity user_t
 examination attraction)
 
 Every session belongs to a block of 8,192 sessions, and every block has its own random
-streams, keyed by seed and block number. So a session depends only on the seed and its
-number, not on how many sessions are drawn, in which pieces, or by how many threads.
+streams, keyed by seed and block number. So a session depends only on the seed and the
+number of the session. The session is the same for any number of sessions and threads,
+and for any division of the log into pieces.
 """
 
 from collections.abc import Callable
@@ -70,9 +71,9 @@ def item_attraction(
         data: Graded items.
         attraction: A name in `ATTRACTIONS`, a value per item, or a function from labels
             to values. Named functions rescale grades that are not on the scale 0 to 4.
-        noise: Standard deviation of noise on the logit of attraction, constant for each
-            item. The noise represents properties of items that grades do not measure.
-            With noise, attractions of 0 and 1 become .01 and .99.
+        noise: Standard deviation of the noise that is added once to the logit of each
+            item's attraction. The noise represents properties of items that grades do
+            not measure. Before the noise is added, attraction is clipped to [.01, .99].
         seed: Random seed of the noise.
 
     Raises:
@@ -137,7 +138,7 @@ def _by_grade(
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """A prepared simulation that draws sessions; it does not hold the item features."""
+    """A prepared simulation, which draws sessions and does not store item features."""
 
     shelf: Shelf
     population: Population
@@ -292,12 +293,13 @@ def simulate(
 
     Returns:
         The log with logging propensities and the truth, including satisfaction if
-        given. It also has row and column if the population reads a grid, device and
-        context if the population has them, and swap if the policy exchanges items.
+        given. The log has row and column if the population reads a grid. The log has
+        device and context if the population has them, and swap if the policy exchanges
+        items.
 
     Raises:
-        ValueError: `item_attraction` or `Population` raises; a list is longer than a
-            behaviour's table of positions; or `sessions` is not positive.
+        ValueError: `sessions` is not positive, a list is longer than a behaviour's
+            table of positions, or `item_attraction` or `Population` raises an error.
     """
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")

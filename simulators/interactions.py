@@ -47,8 +47,8 @@ def generate_interactions(
             only preferences.
 
     Returns:
-        The log, with the features "genre" of items and "age" of users (uninformative),
-        and the truth.
+        The log and the truth. In the log, items have the feature "genre", and users
+        have the uninformative feature "age".
 
     >>> log, truth = generate_interactions(np.random.default_rng(0), 4, 10, events=3)
     >>> len(log), truth.preference.shape
@@ -99,10 +99,11 @@ def drifting_interactions(
 ) -> Interactions:
     """Simulates users with drifting tastes, and items that appear and fade.
 
-    Each user joins, and each item appears, on day 0 with probability 1/2 and else on a
-    uniformly random day. Each day a user switches to a random genre with probability
-    `drift`, and is active with probability `active`. An active user takes `events`
-    available items that the user has not taken, with probability proportional to
+    Each user joins, and each item appears, on day 0 with probability 1/2, and otherwise
+    on a uniformly random day. Each day a user switches to a random genre with
+    probability `drift`, and is active with probability `active`. An active user takes
+    `events` available items that the user has not taken, with probability proportional
+    to
 
         exp(loyalty [genre_i = genre_u] + q_i + fashion exp(-age_i / fading))
 
@@ -110,12 +111,12 @@ def drifting_interactions(
     since the item appeared. Gumbel noise on the logits draws items without replacement.
 
     Args:
-        events: Number of items that an active user takes per day, or fewer if fewer are
-            left.
+        events: Number of items that an active user takes per day. The user takes all
+            remaining items if fewer are left.
 
     Returns:
-        The log in order of time, where day d begins at 1000 d, with the features
-        "genre" of items and "age" of users (uninformative).
+        The log, sorted by time. Day d begins at time 1000 d. Items have the feature
+        "genre", and users have the uninformative feature "age".
 
     >>> log = drifting_interactions(np.random.default_rng(0), 20, 30, days=3)
     >>> np.unique(log.time // 1000).tolist()

@@ -17,7 +17,7 @@ FIRST = 1  # team of the first ranking, before that of the second
 
 
 class Interleaving(NamedTuple):
-    """The result of interleaving: which ranking got more clicks, by session.
+    """The result of interleaving: in how many sessions each ranking got more clicks.
 
     Attributes:
         sessions: Number of sessions.
@@ -43,11 +43,11 @@ class Interleaving(NamedTuple):
 def team_draft(
     first: np.ndarray, second: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Team draft: lists from two rankings, with the ranking of each item.
+    """Team draft: merges two rankings and records which ranking added each item.
 
-    The ranking with fewer items so far adds its best remaining item; if both have
-    equally many, a coin decides. So each ranking contributes one item of every two, and
-    is equally likely to contribute the upper item.
+    The ranking that has added fewer items adds its best remaining item. A coin decides
+    if both rankings have added equally many items. So each ranking adds one of every
+    two items, and adds the upper of the two with probability 1/2.
 
     Args:
         first, second: (S, L) item numbers in the order of each ranking, padded with -1.

@@ -64,7 +64,7 @@ def _own(
 
 
 def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
-    """Groups the lists by length: pairs of the rows and their length.
+    """Groups the lists by length, as pairs (rows, length).
 
     Raises:
         ValueError: A list has padding before an item, or no item.
@@ -218,7 +218,8 @@ def log_likelihood(
 ) -> np.ndarray:
     """(S,) log P(all clicks of a session) under the mixture of user types, in nats.
 
-    No model that does not know the user type has a higher expected log-likelihood.
+    The expectation of this value is an upper bound for all models that do not know the
+    user type.
 
     >>> from simulators.populations import named
     >>> crowd = named("mixed")
@@ -353,9 +354,9 @@ def expected_log_likelihood(
 def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
     """(items,) score of the ideal debiased ranking.
 
-    It is P(click | examined) of each item at the top of a list, averaged over types. If
-    any user type depends on attraction, the score increases with attraction, so both
-    order the items in the same way, including ties.
+    The score is P(click | examined) of each item at the top of a list, averaged over
+    types. The score and the attraction order items in the same way, including ties, if
+    any user type depends on attraction.
 
     >>> from simulators.populations import named
     >>> ideal_score(named("impatient-picky"), np.array([0.5, 1.0])).tolist()
@@ -374,15 +375,16 @@ def click_table(
     others: float | None = None,
     satisfaction: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(I, L) P(click) of an item of each attraction at each position.
+    """(I, L) P(click) of each item at each position.
 
     Args:
         attraction: (I,) attractions of the items.
         list_size: L, the number of positions.
-        others: Attraction of all other items of the list; with None, the mean of
-            `attraction`. This has no effect for users who read cells independently.
-        satisfaction: (I,) satisfaction of the same items; all other items of the list
-            have the mean.
+        others: Attraction of all other items of the list. None means the mean of
+            `attraction`. The other items have no effect on users who read cells
+            independently.
+        satisfaction: (I,) satisfaction of the same items. All other items of the list
+            have the mean satisfaction.
 
     >>> from simulators.populations import named
     >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()

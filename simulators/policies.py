@@ -1,4 +1,4 @@
-"""Logging policies: they choose the shown lists, with known propensities.
+"""Logging policies, which choose the shown lists with known propensities.
 
 A ranker is any function from `RankingData` to a score per item. A policy makes lists
 from scores, possibly at random:
@@ -9,8 +9,8 @@ from scores, possibly at random:
 >>> shelf.show(np.array([0, 1]), generator(0)).item.tolist()
 [[1, 2], [3, -1]]
 
-`prepare` does all work that does not depend on the session. It returns a `Shelf`, which
-draws lists and computes the exact sequential propensity of any list:
+`prepare` does all work that does not depend on the session. `prepare` returns a
+`Shelf`, which draws lists and computes the exact sequential propensity of any list:
 
     propensity_k = P(this item at rank k | the items shown above k)
 
@@ -44,7 +44,7 @@ class Shelf(Protocol):
     """A policy prepared for given queries and a list size."""
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
-        """Draws a list for each session, by its query (S,)."""
+        """Draws a list for each session, for the queries (S,) of the sessions."""
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(S, L) float64 propensities of given lists; 0 for impossible lists."""
@@ -117,8 +117,8 @@ def weak_ranker(
         train: Graded training queries.
         fraction: Share of the training queries to use.
         seed: Random seed for the choice of queries.
-        min_queries: Smallest number of training queries to use; all are used if there
-            are fewer.
+        min_queries: Smallest number of training queries to use. If `train` has fewer
+            queries, all queries are used.
         ridge: Penalty on squared weights of standardised features.
     """
     if not 0 < fraction <= 1:
@@ -200,8 +200,9 @@ class PlackettLuce:
 
     where w_i = exp(z_i / temperature). z is the score, centred within its query and
     divided by the standard deviation over all items. So a temperature has the same
-    meaning for every ranker. Items are sorted by E_i / w_i with E_i exponential. This
-    is equivalent to the Gumbel top-k trick, without a logarithm.
+    meaning for every ranker. A list is drawn by sorting items by E_i / w_i, where the
+    E_i are exponential random numbers. This sort is equivalent to the Gumbel top-k
+    trick, but needs no logarithm.
 
     Raises:
         ValueError: The temperature is not above 0, or so low (below about .02) that the
@@ -294,7 +295,7 @@ class _PlackettLuceShelf:
 
 @dataclass(frozen=True)
 class EpsilonGreedy:
-    """Shows the best remaining item, or a random one with probability epsilon.
+    """Shows the best remaining item, or a random item with probability epsilon.
 
     P(item i at rank k | above) = epsilon / n_left + (1 - epsilon) [i is the best left]
     """
@@ -499,7 +500,7 @@ class _RandPairShelf:
 class RandTopN:
     """Shows the best n items in uniformly random order, above all other items.
 
-    P(item i at rank k | above) = 1 / (n - k + 1) for ranks k <= n, then 1.
+    P(item i at rank k | above) is 1 / (n - k + 1) for k <= n, and 1 for k > n.
     """
 
     ranker: Ranker

@@ -57,7 +57,7 @@ from simulators.chance import ROWS, categorical
 
 
 class Observed(NamedTuple):
-    """Observed properties of sessions, without their lists; None if not observed."""
+    """Observed properties of sessions; None for a property that is not observed."""
 
     query: np.ndarray | None = None  # (S,) int
     device: np.ndarray | None = None  # (S,) int from 1, 0 = unknown
@@ -83,7 +83,8 @@ class Population:
         types: Pairs (share, behaviour); the shares of a session sum to 1. A share is a
             float, an array (queries,), or a function from `Observed` to (S,).
         situations: Possible situations, from which each session draws one
-            independently. Their shares sum to 1, and their contexts have equal length.
+            independently. The shares of the situations sum to 1, and their contexts
+            have equal length.
 
     Raises:
         ValueError: A share is negative, shares do not sum to 1, there is no type, or
@@ -200,10 +201,10 @@ def situate(population: Population, situation: Situation, sessions: int) -> Obse
 def by_device(
     share: float, behaviours: Mapping[int, Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """User types, one for each device, that together have one share of the population.
+    """Gives a share of the population to a different user type on each device.
 
     Args:
-        share: Share of these types in the population, the same on every device.
+        share: Share of the population, the same on every device.
         behaviours: Behaviour on each device code that occurs in the situations.
     """
 
@@ -221,10 +222,10 @@ def by_device(
 def by_query(
     share: float, group: np.ndarray, behaviours: Sequence[Behaviour]
 ) -> tuple[tuple[Share, Behaviour], ...]:
-    """User types, one for each group of queries, that together have one share.
+    """Gives a share of the population to a different user type per group of queries.
 
     Args:
-        share: Share of these types in the population, the same for every query.
+        share: Share of the population, the same for every query.
         group: (queries,) group of each query, an index into `behaviours`.
         behaviours: Behaviour of each group.
     """

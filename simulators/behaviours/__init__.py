@@ -1,26 +1,27 @@
 """Behaviours: simulated kinds of users, with exact click probabilities.
 
 A list is a row of attractions in display order. The attraction of an item is the
-probability that the average user clicks it after examining it. A behaviour reads (S, L)
-lists and computes, exactly and in closed form:
+probability that the average user clicks the item after examining it. A behaviour reads
+(S, L) lists and computes, exactly and in closed form:
 
     perceive(attraction)            P(click at k | examined at k, this user)
     examination(attraction, click)  P(examined at k | clicks made before reading k)
     conditional_click_probability   P(c_k | c_1 .. c_{k-1}); multiplies to P(c)
     click_probability(attraction)   P(c_k), the marginal
-    sample(attraction, rng)         clicks, and the examination each was drawn from
+    sample(attraction, rng)         random clicks, and examination(attraction, clicks)
 
 P(c_k | clicks made before) = examination * perceive in every cell. Lists have no
 padding: `simulators.clicks` calls a behaviour on lists of equal length. Computation
 uses the float type of the attraction.
 
 Items may have their own satisfaction P(satisfied | clicked), an array of the same
-shape. So an item can attract every user and satisfy none. Only behaviours with
+shape. So an item can attract every user and satisfy no user. Only behaviours with
 `satisfiable = True` receive the satisfaction.
 
-To add a behaviour, write a frozen dataclass and enter an instance in `BEHAVIOURS`. Its
-base is `Independent` if clicks do not affect examination, and `Chain` if examination
-passes from rank to rank. Tests and tables then include the new behaviour.
+To add a behaviour, write a frozen dataclass and add an instance to `BEHAVIOURS`. Derive
+the class from `Independent` if clicks do not affect examination, and from `Chain` if
+users either continue to the next rank or leave. Tests and tables then include the new
+behaviour.
 """
 
 from simulators.behaviours.base import (

@@ -14,7 +14,7 @@ Knots = tuple[tuple[float, float], ...]
 
 
 def eye_tracking(eta: float = 1.0) -> Curve:
-    """Examination at ranks 1 to 10 measured by eye tracking, to the power eta.
+    """Examination theta ** eta at ranks 1 to 10, with theta from eye tracking.
 
     After Joachims et al., Accurately Interpreting Clickthrough Data as Implicit
     Feedback, SIGIR 2005.
@@ -38,7 +38,7 @@ SLOW = power_law(0.5)
 
 
 def floats(values: np.ndarray) -> np.ndarray:
-    """Converts values to double precision, unless they already are floats."""
+    """Converts values that are not floats to double precision."""
     values = np.asarray(values)
     if values.dtype.kind == "c":
         raise ValueError(

@@ -14,13 +14,13 @@ from simulators.behaviours.chain import Cascade, Chain
 
 @dataclass(frozen=True)
 class BottomUp(Behaviour):
-    """Reads the list from the last item to the first, and behaves like `reader`.
+    """Reads the list like `reader`, but from the last item to the first.
 
     `examination` conditions on the clicks below k, which this user made before reading
     k. `conditional_click_probability` conditions on the clicks above k, so that
-    populations can also contain users who read downwards. Let p_k = P(c_1 .. c_k), the
-    likelihood of a reading that starts at k with the marginal examination of k. The
-    result is the ratio of p_k with c_k = 1 to p_{k-1}.
+    populations can also contain users who read downwards. Let p_k = P(c_1 .. c_k),
+    computed for a user who starts at k with the marginal examination of k. The result
+    is p_k with c_k = 1, divided by p_{k-1}.
 
     >>> BottomUp(Cascade()).click_probability(np.array([[1.0, 0.25]])).tolist()
     [[0.75, 0.25]]

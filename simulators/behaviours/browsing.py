@@ -19,9 +19,9 @@ from simulators.chance import bernoulli
 class UserBrowsing(Behaviour):
     """User browsing model: examination depends on the rank and the last click above.
 
-    P(c_k | c_1 .. c_{k-1}) = `theta[k - 1][j]` gamma_k. j is the rank of the last click
-    above k, or 0 if there is none. The marginal click probability is computed by
-    propagating the distribution of j down the list.
+    P(c_k | c_1 .. c_{k-1}) = `theta[k - 1][j]` gamma_k. The index j is the rank of the
+    last click above k, or 0 without a click above k. The marginal click probability is
+    computed by propagating the distribution of j down the list.
 
     Args:
         theta: Examination `theta[k - 1][j]` of ranks k = 1, 2, ..., for 0 <= j < k.
@@ -99,7 +99,8 @@ class UserBrowsing(Behaviour):
 def user_browsing(eta: float = 0.7, positions: int = 20) -> UserBrowsing:
     """UBM with examination that falls with the distance from the last click.
 
-    `theta[k][j] = (k - j) ** -eta`; without a click the distance counts from the top.
+    The examination of rank k is (k - j) ** -eta, where j is the rank of the last click
+    above k. Without a click above k, j is 0.
 
     >>> user_browsing(1.0, 2).theta
     ((1.0,), (0.5, 1.0))

@@ -24,22 +24,22 @@ class Chain(Behaviour):
     """Users who continue to the next rank, or leave.
 
     After examining rank k, the user reads k + 1 with probability a_k after a click and
-    b_k without one. Otherwise the user never reads k + 1. Let gamma_k be the
-    probability of a click at k after examination, and eps_k the probability of
+    b_k without a click. A user who does not continue never examines k + 1. Let gamma_k
+    be the probability of a click at k after examination, and eps_k the probability of
     examination:
 
         P(c_k) = eps_k gamma_k
-        eps_{k+1}       = eps_k [gamma_k a_k + (1 - gamma_k) b_k]           marginally
-        eps_{k+1} | c_k = a_k                                       after a click at k
-                          b_k (1 - gamma_k) eps_k / (1 - gamma_k eps_k)     after none
+        eps_{k+1}       = eps_k [gamma_k a_k + (1 - gamma_k) b_k]            marginally
+        eps_{k+1} | c_k = a_k                                                if c_k = 1
+                          b_k (1 - gamma_k) eps_k / (1 - gamma_k eps_k)      if c_k = 0
 
-    A click proves examination, so it resets eps to a_k.
+    A click at k proves that k was examined, so eps_{k+1} is then a_k.
     """
 
     def after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Continuation probabilities after a click (a) and without (b), each (S, L)."""
+        """Probabilities (S, L) of continuing: a after a click, b without a click."""
         raise NotImplementedError
 
     def entries(self, size: int) -> dict[int, float]:
@@ -126,7 +126,7 @@ class Chain(Behaviour):
 
 @dataclass(frozen=True)
 class Cascade(Chain):
-    """Cascade model: leaves after the first click, a = 0 and b = 1.
+    """Cascade model: the user leaves after the first click, a = 0 and b = 1.
 
     Source: Craswell et al., WSDM 2008.
 
@@ -151,7 +151,7 @@ class Cascade(Chain):
 
 @dataclass(frozen=True)
 class DependentClick(Chain):
-    """Cascade with several clicks: continues after a click at k with probability a_k.
+    """Cascade with several clicks, where a_k is P(user continues | click at k).
 
     After Guo et al., Efficient Multiple-Click Models in Web Search, WSDM 2009 (DCM).
 
@@ -210,12 +210,13 @@ class ClickChain(Chain):
 
 @dataclass(frozen=True)
 class DynamicBayesian(Chain):
-    """Dynamic Bayesian network: leaves if satisfied, a = lambda (1 - s), b = lambda.
+    """Dynamic Bayesian network: satisfied users leave, a = lambda (1 - s), b = lambda.
 
     Satisfaction s is the probability that a clicked item ends the search. Items may
-    have their own satisfaction. Without it, s is a piecewise linear function of
-    attraction (before pickiness). For example, the knot (1, 0) describes an item that
-    every user clicks and that satisfies none.
+    have their own satisfaction. For items without their own satisfaction, s is a
+    piecewise linear function of attraction before the exponent `pickiness`. For
+    example, the knot (1, 0) describes an item that every user clicks and that satisfies
+    no user.
 
     Args:
         continuation: lambda, P(continues | not satisfied). With 1, the model is the

@@ -52,9 +52,9 @@ class Grid(Behaviour):
         pickiness: Exponent of attraction in the click probability. The influence of
             neighbours uses attraction without this exponent.
 
-    The three effects of the grid (slower decay, middle bias, row skipping) follow Xie
-    et al., Grid-based Evaluation Metrics for Web Image Search, WWW 2019; the
-    competition for attention is an addition of this library.
+    Source: slower decay, middle bias and row skipping follow Xie et al., Grid-based
+    Evaluation Metrics for Web Image Search, WWW 2019. This library adds the competition
+    for attention.
 
     >>> Grid(columns=2, middle=0.0, skip=0.0).influence(4).round(2).tolist()[0]
     [0.0, 1.0, 0.2, 0.1]

@@ -19,7 +19,7 @@ from simulators.chance import ROWS, bernoulli
 
 
 class Independent(Behaviour):
-    """Base of users whose clicks are independent between cells."""
+    """Base class of users whose clicks on different cells are independent."""
 
     def examine(self, attraction: np.ndarray) -> np.ndarray:
         """(L,) P(examined at k)."""
@@ -47,7 +47,7 @@ class Independent(Behaviour):
         rng: np.random.Generator,
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws one session per list; lists share one read-only examination row."""
+        """Draws one session per list; all lists share a read-only examination row."""
         attraction = floats(attraction)
         examine = self.examine(attraction)
         if len(attraction) <= ROWS:
@@ -194,7 +194,7 @@ def trust_oosterhuis(positions: int = 50) -> TrustBiased:
     """Trust bias with the parameters of Oosterhuis and co-workers.
 
     theta_k = .35 / k + .65 / (1 + .05 (k - 1)), e+_k = 1 / (1 + .005 (k - 1)) and
-    e-_k = .65 / k. Use it with `linear` attraction, gamma = y / 4.
+    e-_k = .65 / k. Use these parameters with `linear` attraction, gamma = y / 4.
 
     >>> trust_oosterhuis(2).wrong
     (0.65, 0.325)

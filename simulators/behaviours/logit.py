@@ -20,7 +20,7 @@ class LogitAdditive(Behaviour):
     """Adds a term for the rank to the logit of attraction.
 
     logit P(c_k) = logit a + log w_k, or P(c_k) = w_k a / (1 - a + w_k a), with a = most
-    gamma. So examination, w_k / (1 - a + w_k a), depends on the item: users find
+    gamma. Examination is w_k / (1 - a + w_k a), which depends on the item: users find
     attractive items at any rank. The additive click model is well specified for these
     users, but the product model is not.
 
