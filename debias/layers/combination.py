@@ -78,8 +78,8 @@ class Bilinear(keras.layers.Layer):
 
     The logit is r' B e + b_r . r + b_e . e + b, where r is the relevance embedding and
     e the bias embedding. The initial weights are normal with mean 0. The standard
-    deviation of these weights is 1 / D for B, and 1 / sqrt(D) for b_r and b_e, where D
-    is the dimension of r. The constant b starts at 0.
+    deviation is 1 / D for B, and 1 / sqrt(D) for b_r and b_e. D is the dimension of r.
+    The constant b starts at 0.
 
     Source: Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank, SIGIR
     2022, as in TensorFlow Ranking.

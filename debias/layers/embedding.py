@@ -193,7 +193,7 @@ class FeatureEmbedding(keras.layers.Layer):
         schema: Schema of the features, from `FeatureTable.schema` or from `compressed`,
             which adds "compress" and "rows" to the feature "id".
         dim: Dimension of the vector of each feature.
-        unknown_rate: Probability of replacing a value of the feature "id" by the
+        unknown_rate: Probability of replacing a value of the feature "id" with the
             out-of-vocabulary code in training. The vector of the out-of-vocabulary code
             then learns to represent unseen ids.
         scale, seed: See `RowEmbedding`.

@@ -23,7 +23,7 @@ class Features(keras.layers.Layer):
     several categories is replaced by the mean of their vectors. Missing values become
     the zero vector. The out-of-vocabulary code also becomes the zero vector, unless
     training assigned this code to rare values. All columns after the codes stay
-    unchanged. They hold numeric features or are appended by a model.
+    unchanged. These columns hold numeric features or are appended by a model.
 
     Args:
         features: The features: `RankingData.kinds`, records of

@@ -30,15 +30,15 @@ def symlog(x: Tensor) -> Tensor:
 class Standardize(keras.layers.Layer):
     """Scales heavy-tailed features to (symlog(x) - mean) / standard deviation.
 
-    The mean and the standard deviation are those of symlog(x), so a scaled feature has
-    mean 0 and variance 1. A feature that never varies becomes 0. Apply the layer to the
-    table of items once, before training. The serving model reads raw features, so pass
-    the same layer to `ranker(model, preprocess=...)`.
+    The mean and the standard deviation are computed from symlog(x), so a scaled feature
+    has mean 0 and variance 1. A feature that never varies becomes 0. Apply the layer to
+    the table of items once, before training. The serving model reads raw features, so
+    pass the same layer to `ranker(model, preprocess=...)`.
 
-    In data with `kinds`, the codes of categories come first and do not change. A
-    missing number (NaN) becomes 0, the mean of a scaled feature. Each feature with
-    missing numbers gets an additional column, which is 1 at missing numbers and 0 at
-    known numbers.
+    If the data has `kinds`, its first columns are the codes of categories, which do not
+    change. A missing number (NaN) becomes 0, the mean of a scaled feature. Each feature
+    with missing numbers gets an additional column, which is 1 at missing numbers and 0
+    at known numbers.
 
     Args:
         codes: Number of leading columns that hold codes.
@@ -74,7 +74,7 @@ class Standardize(keras.layers.Layer):
 
     @classmethod
     def of(cls, features: Sequence[Feature] | None) -> "Standardize":
-        """The layer for features of the given kinds, such as `RankingData.kinds`."""
+        """Makes a layer from the kinds of the features, such as `RankingData.kinds`."""
         if features is None:
             return cls()
         start = starts(tuple(features))

@@ -77,9 +77,9 @@ class ListLoss(keras.losses.Loss):
     """Keras loss over lists that calls a pure function with stored arguments.
 
     A `sample_weight` of shape `(batch,)` or `(batch, 1)` weights lists. A
-    `sample_weight` of shape `(batch, list_size)` weights items. The base class of Keras
-    would multiply item weights by list losses, and would raise no error if batch size
-    and list size are equal.
+    `sample_weight` of shape `(batch, list_size)` weights items. The base class
+    `keras.losses.Loss` would multiply item weights by list losses. If batch size and
+    list size are equal, this wrong product raises no error.
     """
 
     function: Any

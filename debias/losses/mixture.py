@@ -33,9 +33,9 @@ def mixture_likelihood(
     soft on long lists. Yan et al. write 1 / alpha for T.
 
     The gradient weights each L_m by the posterior of type m, like an E-step followed by
-    a gradient step. Keep sessions without a click, because dropping them truncates the
-    likelihood. Give the components different initial weights, because identical
-    components stay identical.
+    a gradient step. Keep sessions without a click, because the likelihood is not
+    conditioned on a click in the session. Give the components different initial
+    weights, because identical components stay identical.
 
     Args:
         losses: Losses L_m = -log P(session | type m), `(batch, K)`.

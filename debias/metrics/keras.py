@@ -1,12 +1,12 @@
 """The metrics of `debias.metrics` as Keras metrics, for `fit` and `evaluate`.
 
 The Keras metrics follow the rules of the NumPy metrics. The label -1 in `y_true` marks
-padding. Values are exact expectations over all orders of tied items. The mean leaves
-out lists without a relevant item. The variable `left_out` counts the lists without a
-relevant item. The Keras metrics return nan for invalid labels and for scores that are
-not finite, while the NumPy metrics raise an error. `sample_weight` weights lists and
-has the shape `(batch,)` or `(batch, 1)`. The metrics compare all pairs of items in a
-list, so memory is proportional to batch size times list_size^2.
+padding. The metrics are exact expectations over all orders of tied items. The mean
+leaves out lists without a relevant item. The variable `left_out` counts the lists
+without a relevant item. The Keras metrics return nan for invalid labels and for scores
+that are not finite, while the NumPy metrics raise an error. `sample_weight` weights
+lists and has the shape `(batch,)` or `(batch, 1)`. The metrics compare all pairs of
+items in a list, so memory is proportional to batch size times list_size^2.
 """
 
 from typing import Any

@@ -74,12 +74,12 @@ def batches(
         with -1 at padding. The batch is a dict. `features` are (batch, list_size, F)
         float32, and `mask` is (batch, list_size) bool. `position` is (batch, list_size)
         int32, from 1 at the top, with 0 at padding. `weight` (batch, list_size) float32
-        is present only if it was given. The batch also has the columns `row`, `column`,
-        `device` and `context`, the presentation columns and the targets, if the log has
-        them. Their names are unchanged, and their first axis is the batch. In a packed
-        batch, `features` (U, F) are the rows of the U distinct items. The column `cell`
-        (batch, list_size) int32 then gives the row of `features` for each cell, and is
-        arbitrary at padding.
+        is present only if the argument `weight` was passed. The batch also has the
+        columns `row`, `column`, `device` and `context`, the presentation columns and
+        the targets, if the log has them. These columns keep their names, and their
+        first axis is the batch. In a packed batch, `features` (U, F) are the rows of
+        the U distinct items. The column `cell` (batch, list_size) int32 then gives the
+        row of `features` for each cell, and is arbitrary at padding.
 
     Raises:
         ValueError: The log is empty, or has an item that `data` lacks. For an unknown
@@ -242,7 +242,7 @@ class LogBatches(tf.data.Dataset):
             for first in range(0, steps, size):
                 if first + size >= steps:
                     # Keras ends an epoch with an extra iterator that it does not use.
-                    # This one keeps the orders of later epochs the same.
+                    # This extra iterator keeps the orders of later epochs the same.
                     iter(self._draws)
                 count = tf.constant(min(size, steps - first))
                 yield epoch, count, tf.constant(first)

@@ -413,7 +413,7 @@ class Ranker(keras.Model):
             rows. None means that all features are numbers.
         examination: Learned examination of each rank relative to rank 1, with None for
             unknown ranks. Exports include the examination, but scores do not depend on
-            it.
+            the examination.
     """
 
     def __init__(

@@ -21,10 +21,10 @@ class Listwise(ClickModel):
     """A click model trained by L = -sum_i c_i log softmax(z)_i, with click logits z.
 
     If each click is an independent draw from softmax(z), then exp(-L) is the
-    probability of the clicks given their number. An additive model, z_i = r(x_i) +
-    g(place_i), then acts like a position-based model with examination exp(g) and
-    attraction exp(r), up to constant factors. Sessions without a click add nothing to
-    the loss. The model ranks by the score of the wrapped model. The loss does not
+    probability of the clicks given the number of clicks. An additive model, z_i =
+    r(x_i) + g(place_i), then acts like a position-based model with examination exp(g)
+    and attraction exp(r), up to constant factors. Sessions without a click add nothing
+    to the loss. The model ranks by the score of the wrapped model. The loss does not
     change if a constant is added to all logits of a list. So the model does not predict
     click probabilities.
 

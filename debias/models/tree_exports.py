@@ -27,7 +27,7 @@ def tree_format(path: str | Path) -> TreeFormat:
     """Export format of boosted trees for the ending of a file name.
 
     Raises:
-        ValueError: No format of trees has this ending.
+        ValueError: No export format of trees has this ending.
 
     >>> tree_format("ranker.onnx"), tree_format("ranker.json")
     ('onnx', 'ltr')

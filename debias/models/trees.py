@@ -1,10 +1,10 @@
 """Click models whose relevance is a sum of boosted trees, by LightGBM or XGBoost.
 
-As in the product model, P(click on item i at place k) = theta_k sigmoid(f(x_i)), where
-theta_k is the examination and f is a sum of trees. Each round adds a tree that fits the
-gradient of the click likelihood. Clicks are counted by item and place. After each
-round, an EM step updates theta. The most examined place, usually rank 1, has theta 1,
-so f is the click logit at this place.
+P(click on item i at place k) is theta_k sigmoid(f(x_i)), as in the product model. Here
+theta_k is the examination of place k, and f is a sum of trees. Each round adds a tree
+that fits the gradient of the click likelihood. Clicks are counted by item and place.
+After each round, an EM step updates theta. The place with the highest examination has
+theta 1, so f is the click logit at this place.
 """
 
 import json
@@ -53,8 +53,8 @@ class TreesConfig:
         rounds: Largest number of trees.
         rate: Learning rate, which multiplies the values of each tree.
         leaves: Largest number of leaves of a tree.
-        items: Smallest number of items in a leaf, for LightGBM. `least` limits this
-            number to a twentieth of the items.
+        items: Smallest number of items in a leaf, for LightGBM. The method `least`
+            lowers this number to a twentieth of the items in small data.
         patience: Training stops after this many rounds without a better likelihood of
             held-out clicks.
         seed: Random seed of the library. The trees use all rows and columns.
