@@ -133,7 +133,8 @@ def main(
 ) -> None:
     """Simulates sessions with known truth and writes them as Parquet shards.
 
-    The same arguments give the same bytes. To resume a killed run, start it again.
+    The same arguments give the same bytes. To resume a killed run, give the same
+    command again.
     """
     with stoppable():
         _run(out, items, run, seed, sessions, shards, list_size, workers, cluster, json)

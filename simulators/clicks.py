@@ -284,18 +284,18 @@ def simulate(
         population: The population of users, or the name of a preset.
         sessions: Number of sessions.
         seed: Random seed. The same seed gives the same sessions, and a longer log
-            begins with the sessions of a shorter one.
+            begins with the sessions of a shorter log.
         list_size: Largest number of shown items.
         attraction: Attraction of the items, see `item_attraction`.
         noise: Noise of the attraction, see `item_attraction`.
         satisfaction: Satisfaction of the items, see `item_satisfaction`. With None,
-            behaviours that use satisfaction derive it from attraction.
+            behaviours that use satisfaction derive satisfaction from attraction.
 
     Returns:
-        The log with logging propensities and the truth, including satisfaction if
-        given. The log has row and column if the population reads a grid. The log has
-        device and context if the population has them, and swap if the policy exchanges
-        items.
+        The log with logging propensities and the truth. The truth includes satisfaction
+        if the argument `satisfaction` is not None. The log has row and column if the
+        population reads a grid. The log has device and context if the population has
+        them, and swap if the policy exchanges items.
 
     Raises:
         ValueError: `sessions` is not positive, a list is longer than a behaviour's

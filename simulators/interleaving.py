@@ -23,11 +23,11 @@ class Interleaving(NamedTuple):
         sessions: Number of sessions.
         first, second: Numbers of sessions in which the first or the second ranking got
             more clicks. The remaining sessions are ties.
-        preference: (first - second) / sessions; `low` and `high` are its normal
-            interval.
+        preference: (first - second) / sessions. `low` and `high` are the ends of the
+            normal confidence interval of `preference`.
         p_value: Two-sided p-value of the sign test on sessions without ties.
-        needed: Number of sessions to detect a preference of this size with the
-            requested power, see `sessions_needed`; inf if the preference is 0.
+        needed: Number of sessions needed to detect this preference with the requested
+            power, see `sessions_needed`. The number is inf if the preference is 0.
     """
 
     sessions: int
@@ -213,7 +213,7 @@ def sessions_needed(
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> int:
-    """Number of sessions for a sign test to detect a preference with this power.
+    """Number of sessions that a sign test needs to detect a preference.
 
         n = (z_{1 - a/2} sqrt(d) + z_power sqrt(d - p^2))^2 / p^2,
 
@@ -222,7 +222,7 @@ def sessions_needed(
     under the alternative.
 
     Args:
-        preference: Share of sessions won minus share of sessions lost; must not be 0.
+        preference: Share of sessions won minus share of sessions lost, not 0.
         decided: Share of sessions that are not ties, at least the absolute preference.
         power: Probability of detection, in (0, 1).
         confidence: Confidence level of the two-sided test, in (0, 1).

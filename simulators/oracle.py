@@ -218,8 +218,8 @@ def log_likelihood(
 ) -> np.ndarray:
     """(S,) log P(all clicks of a session) under the mixture of user types, in nats.
 
-    The expectation of this value is an upper bound for all models that do not know the
-    user type.
+    A model that does not know the user type cannot exceed this log-likelihood in
+    expectation.
 
     >>> from simulators.populations import named
     >>> crowd = named("mixed")

@@ -417,7 +417,7 @@ def named(name: str) -> Population:
     """The preset with this name.
 
     Raises:
-        ValueError: There is no such preset. The message suggests presets with similar
+        ValueError: No preset has this name. The message suggests presets with similar
             names.
 
     >>> named("mixt")

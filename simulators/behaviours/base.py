@@ -180,7 +180,7 @@ class Behaviour:
 def with_satisfaction(
     behaviour: Behaviour, satisfaction: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """The keyword argument for satisfaction, if the behaviour uses it.
+    """The keyword argument `satisfaction`, if the behaviour uses satisfaction.
 
     >>> from simulators.behaviours import Cascade
     >>> with_satisfaction(Cascade(), np.ones((1, 2)))

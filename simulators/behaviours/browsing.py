@@ -100,7 +100,7 @@ def user_browsing(eta: float = 0.7, positions: int = 20) -> UserBrowsing:
     """UBM with examination that falls with the distance from the last click.
 
     The examination of rank k is (k - j) ** -eta, where j is the rank of the last click
-    above k. Without a click above k, j is 0.
+    above k. The index j is 0 without a click above k.
 
     >>> user_browsing(1.0, 2).theta
     ((1.0,), (0.5, 1.0))

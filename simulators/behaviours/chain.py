@@ -177,7 +177,9 @@ class DependentClick(Chain):
 class ClickChain(Chain):
     """Click chain model: continuation depends on the click and the item.
 
-    b = t1 without a click; a = (1 - gamma) t2 + gamma t3 after a click.
+    The user continues with probability b = t1 without a click, and with probability a =
+    (1 - gamma) t2 + gamma t3 after a click. Here t1 is `after_no_click`, t2 is
+    `after_bad_click`, and t3 is `after_good_click`.
 
     After Guo et al., Click Chain Model in Web Search, WWW 2009 (CCM).
 

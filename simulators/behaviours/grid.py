@@ -36,7 +36,7 @@ class Grid(Behaviour):
 
     In addition, each row is skipped independently with probability `skip`. A row with a
     click was not skipped, and a row without a click may have been skipped. Let q be the
-    probability of no click before cell k in a row that is read:
+    probability that a row, if it is read, has no click before cell k:
 
         P(row read | no click before k in it) = (1 - skip) q / (skip + (1 - skip) q)
 

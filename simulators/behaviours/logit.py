@@ -26,8 +26,8 @@ class LogitAdditive(Behaviour):
 
     Args:
         odds: Factors w_k of the odds at ranks 1, 2, ..., in [0, 1].
-        most: Attraction of the most attractive item. With 1, every user would click
-            this item at any rank.
+        most: Attraction of the most attractive item. With `most=1`, every user would
+            click this item at any rank.
 
     >>> additive = LogitAdditive((1.0, 0.5), most=1.0)
     >>> additive.click_probability(np.array([[0.5, 0.5]])).round(4).tolist()
