@@ -10,8 +10,7 @@ def generator(*key: int) -> np.random.Generator:
     """A random generator for a key, independent of the generators of other keys.
 
     Args:
-        *key: Non-negative integers: the seed, then numbers for the purpose of the
-            stream.
+        *key: Non-negative integers: the seed, then numbers that identify the stream.
 
     >>> float(generator(1, 7).random()) == float(generator(1, 7).random())
     True

@@ -35,11 +35,11 @@ def generate_interactions(
 
     The preference of user u for item i is p_ui = loyalty [genre_i = group_u] + q_i,
     where the quality q_i is normal with standard deviation `noise`. Item i has a random
-    popularity rank r_i, independent of its genre and quality. Users encounter the item
-    in proportion to r_i^-popularity. User u takes `events` distinct items at times 0,
-    1, ..., each with probability proportional to exp(p_ui) r_i^-popularity among the
-    remaining items. All events of a user are drawn at once, by adding Gumbel noise to
-    the logits.
+    popularity rank r_i, independent of its genre and quality. Users encounter item i
+    with a probability proportional to r_i^-popularity. User u takes `events` distinct
+    items at times 0, 1, ..., each with probability proportional to exp(p_ui)
+    r_i^-popularity among the remaining items. All events of a user are drawn at once,
+    by adding Gumbel noise to the logits.
 
     Args:
         events: Number of items that each user takes, at most `items`.

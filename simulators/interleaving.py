@@ -54,7 +54,7 @@ def team_draft(
         rng: Random generator, the only source of randomness.
 
     Returns:
-        Items (S, L), padded with -1, and teams (S, L) int8: 1, 2, or 0 at padding.
+        Items (S, L), padded with -1, and teams (S, L) int8: 1 or 2, and 0 at padding.
 
     Raises:
         ValueError: The shapes differ.

@@ -44,7 +44,7 @@ class Shelf(Protocol):
     """A policy prepared for given queries and a list size."""
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
-        """Draws a list for each session, for the queries (S,) of the sessions."""
+        """Draws a list for the query of each session, with queries (S,)."""
 
     def propensity(self, query: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(S, L) float64 propensities of given lists; 0 for impossible lists."""
@@ -385,9 +385,10 @@ def _inserted(ascending: list[np.ndarray], new: np.ndarray) -> list[np.ndarray]:
 class RandPair:
     """Shows the best items in order, after exchanging the items of two random ranks.
 
-    With probability `rate`, a pair of ranks is drawn uniformly from `pairs` and its
-    items are exchanged. The log records the two ranks. Comparing the clicks of sessions
-    with and without an exchange separates examination from relevance.
+    With probability `rate`, a pair of ranks is drawn uniformly from `pairs`, and the
+    items at these ranks are exchanged. The log records the two ranks. Comparing the
+    clicks of sessions with and without an exchange separates examination from
+    relevance.
 
     Args:
         pairs: "adjacent" for (k, k + 1), "pivot" for (1, k), "all", or a list of pairs

@@ -267,7 +267,7 @@ def visit(
         rng: The only source of randomness.
         observed: Observed properties of the sessions, if shares depend on them.
         truth: Whether to return examination and attraction. With False, types and
-            clicks are the same, and are computed faster.
+            clicks are unchanged and computed faster.
         satisfaction: (S, L) P(satisfied | clicked), if items have their own
             satisfaction; see `simulators.behaviours`.
     """

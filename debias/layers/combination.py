@@ -74,7 +74,7 @@ def dot(relevance: Tensor, bias: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="debias")
 class Bilinear(keras.layers.Layer):
-    """Click logit by a learned bilinear form of relevance and bias embeddings.
+    """Click logit from a learned bilinear form of relevance and bias embeddings.
 
     The logit is r' B e + b_r . r + b_e . e + b, where r is the relevance embedding and
     e the bias embedding. The initial weights are normal with mean 0. The standard

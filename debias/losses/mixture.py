@@ -3,7 +3,7 @@
 Each type m has its own click model, and L_m is the negative log-likelihood of a session
 under this model. The model `Mixture` passes the losses L_m of its components to
 `mixture_likelihood`. The Keras loss `MixtureLikelihood` computes the losses L_m from
-click logits by `component_losses`.
+click logits with `component_losses`.
 
 Source: after Yan et al., Revisiting Two-tower Models for Unbiased Learning to Rank,
 SIGIR 2022, with a prior added.

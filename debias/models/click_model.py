@@ -116,7 +116,7 @@ class ClickModel(SteppingModel):
     ) -> None:
         """Sets intercepts that are still 0 to the logit of a click rate.
 
-        `debias.fit` calls this method before training. Without this start, the first
+        `debias.fit` calls this method before training. With intercepts of 0, the first
         training steps on a log with rare clicks only lower all outputs of the towers.
         Hidden units could become inactive or identical in these steps.
 
@@ -366,7 +366,7 @@ def start_intercept(variable: Any, one: Any, rate: float) -> None:
 
 
 def intercepts_of(tower: keras.layers.Layer) -> list[tuple[Any, Any]]:
-    """The bias of the last layer of a tower, in the form of `ClickModel.intercepts`.
+    """The bias of a tower's last layer as a list like `ClickModel.intercepts`.
 
     The tower must be built. This function supports a `Tower`, a linear Dense layer, and
     a Sequential that ends with such a layer. For other layers, the returned list is

@@ -45,7 +45,7 @@ FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx")
 
 
 def format_of(path: str | Path) -> Format:
-    """Export format of a file name; a name without an ending is a SavedModel folder.
+    """Export format for a file name; a name without an ending means SavedModel.
 
     Raises:
         ValueError: No format has this ending.
@@ -81,8 +81,8 @@ def export(
         path: File or folder to write. A Keras file must end with `.keras`.
         format: "keras", "saved_model" or "onnx". The format "saved_model" is for
             TensorFlow Serving and `tf.saved_model.load(path).serve`. The format "onnx"
-            is for ONNX runtimes and needs the extra `onnx`. None chooses the format by
-            the file name.
+            is for ONNX runtimes and needs the extra `onnx`. None chooses the format
+            from the ending of the file name.
         features: Number F of features of an item. None takes the number from the
             ranker.
         raw: Whether an ONNX file has one named input per feature, instead of the single

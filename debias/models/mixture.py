@@ -258,7 +258,7 @@ class Annealing(keras.callbacks.Callback):
 class WatchComponents(keras.callbacks.Callback):
     """Callback that logs after every epoch how many components a mixture uses.
 
-    The callback adds three values to the logs, which show whether the mixture
+    The callback adds three values to the logs. These values show whether the mixture
     collapses. `components` is the effective number of components, exp(H) for the
     entropy H of the mean posterior. `entropy` is the mean entropy of the posteriors, in
     nats. `switching` is the share of sessions whose most likely component changed since

@@ -16,10 +16,10 @@ and t return a logit of a place, and e returns an embedding of a place.
 `Dot`, `BilinearModel` and `PositionFeature` need a reference place for scoring. The
 reference place is an argument, because the ranking may depend on the place. With
 several reference places, the score of `Dot` and `BilinearModel` is the logit of the
-mean click probability over these places. A single reference place is risky, because its
-embedding can fit the clicks and still be small or point away from the other embeddings.
-A mean of logits would give the most weight to rarely clicked places, about which the
-log has the least information.
+mean click probability over these places. A single reference place is risky: its
+embedding may fit the clicks, but be small or point away from the other embeddings. A
+mean of logits would give the most weight to rarely clicked places, about which the log
+has the least information.
 """
 
 from collections.abc import Mapping, Sequence
@@ -233,7 +233,7 @@ class PositionFeature(ClickModel):
             of a `BiasTower` hides the places of random lists. Haldar et al. use a
             dropout rate of 0.15.
         reference: Place that serving assumes for every item. The default 0 means a
-            missing place, which dropout also produces in training.
+            missing place. In training, dropout also replaces places by 0.
 
     Source: after Haldar et al., Improving Deep Learning for Airbnb Search, KDD 2020.
 
@@ -274,7 +274,7 @@ class PositionFeature(ClickModel):
 
 @keras.saving.register_keras_serializable(package="debias")
 class PositionOnly(ClickModel):
-    """Models users who click by place only: logit P(click) = g(place).
+    """Models users whose clicks depend only on the place: logit P(click) = g(place).
 
     Args:
         bias: Layer that maps the batch dict to `(batch, list_size, 1)`.

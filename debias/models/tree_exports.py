@@ -60,7 +60,8 @@ def export_trees(
         format: "trees", "onnx", "lightgbm", "xgboost" or "ltr". `debias.load` opens the
             format "trees". The formats "lightgbm" (text) and "xgboost" (JSON, or binary
             as .ubj) need trees that the same library trained. The function `ltr`
-            describes the format "ltr". None chooses the format by the file name.
+            describes the format "ltr". None chooses the format from the ending of the
+            file name.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -103,8 +104,8 @@ def export_trees(
 def ltr(trees: Trees) -> list[dict[str, Any]]:
     """Trees as XGBoost's JSON dump, for plugins of Elasticsearch and OpenSearch.
 
-    A row goes to `yes` if the feature is below `split_condition`. The dump omits the
-    base score, which does not affect the ranking.
+    A row goes to the child `yes` if the feature is below `split_condition`. The dump
+    omits the base score, which does not affect the ranking.
 
     Raises:
         ValueError: The features have no names.

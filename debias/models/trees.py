@@ -329,9 +329,9 @@ def boost(
         progress: Function that is called with the number of rounds since its last call.
 
     Returns:
-        The booster with the best number of trees, the base score, theta at the best
-        number of trees, and a history. The history has the mean log-likelihood per
-        held-out impression after each round.
+        The booster with the best number of trees, the base score, theta after these
+        trees, and a history. The history has the mean log-likelihood per held-out
+        impression after each round.
     """
     rate = counts.clicked.sum() / (counts.shown * theta[counts.place]).sum()
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0

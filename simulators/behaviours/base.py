@@ -26,7 +26,7 @@ def eye_tracking(eta: float = 1.0) -> Curve:
 
 
 def power_law(eta: float = 1.0, positions: int = 50) -> Curve:
-    """Examination k ** -eta at ranks k = 1 to positions.
+    """Examination k ** -eta at ranks k = 1 to `positions`.
 
     >>> power_law(1.0, 3)
     (1.0, 0.5, 0.3333333333333333)

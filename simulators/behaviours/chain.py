@@ -221,8 +221,8 @@ class DynamicBayesian(Chain):
     no user.
 
     Args:
-        continuation: lambda, P(continues | not satisfied). With 1, the model is the
-            simplified DBN.
+        continuation: lambda, P(continues | not satisfied). With lambda = 1, the model
+            is the simplified DBN.
         satisfaction: Knots (attraction, s), in order of increasing attraction.
         pickiness: Exponent of attraction in the click probability.
 

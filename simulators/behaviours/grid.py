@@ -29,7 +29,8 @@ class Grid(Behaviour):
 
     gamma_j is the probability of a click on cell j after examination. Examination
     decays more slowly than in a list, and is higher in the middle of a row than at its
-    ends. Attractive neighbours draw attention away, more within a row than across rows:
+    ends. Attractive neighbours draw attention away, and neighbours in the same row draw
+    the most:
 
         influence_kj = within / |c_k - c_j|                        in the same row
                        across / (|r_k - r_j| + |c_k - c_j|)        in different rows
