@@ -201,8 +201,8 @@ def choose_ranking(
     keep_raw = small and BASELINE in finite
     if by is None:
         below = [worst, BASELINE] if keep_raw else [worst]
-        apart = [difference(finite[best], finite[name]) for name in below]
-        clear = all(gain > CLEAR * error for gain, error in apart)
+        gaps = [difference(finite[best], finite[name]) for name in below]
+        clear = all(gap > CLEAR * error for gap, error in gaps)
         by = "ranking" if clear else "clicks"
     if by == "clicks" and keep_raw:
         reason = NOT_CLEAR if pairs.sum() else NOT_COMPARABLE
