@@ -1,6 +1,7 @@
 """The commands of the benchmark; `python -m benchmarks --help` lists them.
 
-This module imports no learning library; only the worker processes that measure do.
+This module imports no learning library. Only the worker processes, which measure the
+results, import such libraries.
 """
 
 import math
@@ -36,7 +37,8 @@ MOST_JOBS = 4  # default limit: each job needs a gigabyte
 
 app = typer.Typer(
     add_completion=False,
-    help="Results tables. Without a command: the quick version of the main table.",
+    help="Measure and print tables of results. "
+    "Without a command, run the quick version of the main table.",
 )
 
 Name = Annotated[str, typer.Argument(help="Name of a table; `list` shows all names.")]
@@ -47,7 +49,8 @@ Data = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(min=1, help="Number of seeds, from the table's first.")
+    int | None,
+    typer.Option(min=1, help="Number of seeds, from the first seed of the table on."),
 ]
 Jobs = Annotated[
     int | None,
@@ -66,7 +69,7 @@ Out = Annotated[
     Path | None, typer.Option(help=f"Folder of the results; {LOCAL} by default.")
 ]
 Publish = Annotated[
-    bool, typer.Option("--publish", help="Add the results to the published ones.")
+    bool, typer.Option("--publish", help="Add the results to the published results.")
 ]
 Quick = Annotated[
     bool, typer.Option("--quick", help="Use the short version of the table.")
@@ -74,14 +77,12 @@ Quick = Annotated[
 Html = Annotated[
     Path | None,
     typer.Option(
-        help="HTML page to write, with figures and tables, such as page.html.",
+        help="Write figures and tables to this HTML file, such as page.html.",
         dir_okay=False,
     ),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Measure existing results again.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Do not show progress and costs.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress and costs.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -138,7 +139,9 @@ def speed(
 @app.command(epilog="Example: python -m benchmarks table main --html page.html")
 def table(
     name: Name,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown.")
+    ] = False,
     html: Html = None,
     population: Population = None,
     out: Out = None,
@@ -147,11 +150,11 @@ def table(
     ] = False,
     quick: Quick = False,
     baseline: Annotated[
-        str | None, typer.Option(help="Row with which differences compare.")
+        str | None, typer.Option(help="Baseline row of the differences.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Print a table of your own results, or of the published ones if you have none."""
+    """Print a table of your own results, or of published results if you have none."""
     wanted = _table(name)
     _each("row", [baseline] if baseline else [], wanted.rows)
     _each("population", population, wanted.populations)
@@ -262,7 +265,7 @@ def _show_deviations(found: Sequence[verification.Deviation]) -> None:
 
 @app.command(epilog="Example: python -m benchmarks figures --out figures")
 def figures(
-    seed: Annotated[int, typer.Option(min=0, help="World to draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn world.")] = 0,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write.")] = (
         LOCAL / "figures"
     ),

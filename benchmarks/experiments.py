@@ -1,7 +1,8 @@
-"""The tables with their rows, populations and sizes; does not load TensorFlow.
+"""Lists the tables with their rows, populations and sizes.
 
 An experiment is one row of a table on one population. An experiment in a `Table` is
-run, resumed, compared and rendered without further code.
+run, resumed, compared and rendered without further code. Importing this module does not
+load TensorFlow.
 """
 
 from pathlib import Path

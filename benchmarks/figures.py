@@ -6,9 +6,9 @@
 | `examination` | for a mixed population, the true examination of each user type, and |
 | | the learned examination of each mixture component |
 | `sessions` | NDCG by number of training sessions |
-| `confounding` | NDCG by share of random lists, best or worst item first |
+| `confounding` | NDCG by share of random lists; other lists are best or worst first |
 | `updates` | hit rate of retrieval by day, for each kind of update |
-| `repair` | relevance by number of components of the rank graph, and by its repair |
+| `repair` | quality of estimated relevance, by graph components and by repair |
 | `horizons` | NDCG after each of ten rounds in which a ranker learns from its own log |
 | `offline` | agreement of each offline metric with the truth |
 | `production` | gain of debiasing, by strength of the production ranker |
@@ -53,7 +53,7 @@ Curves = Mapping[str, np.ndarray]  # (L,) by label
 
 
 def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
-    """The data of a figure for a row of the main table, trained in world `seed`."""
+    """Trains a row of the main table in the world of `seed`, and draws its figure."""
     keras.backend.clear_session()
     found = world(crowd, seed, None, size)
     build = LEARNERS[row].build
@@ -63,7 +63,7 @@ def of_model(row: str, crowd: str, draw: Draw, seed: int, size: Size) -> Figure:
 
 
 def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
-    """Draws NAME.png and NAME.svg, replacing each file atomically."""
+    """Draws the figure `name` as PNG and SVG, and replaces each file atomically."""
     with matplotlib.rc_context(STYLE):
         figure = FIGURES[name](seed, size)
         for suffix in ("png", "svg"):
@@ -73,7 +73,7 @@ def save(name: str, folder: Path, seed: int, size: Size = FULL) -> None:
 
 
 def attention(model: ClickModel, found: World) -> Figure:
-    """Draws heatmaps of position k by position j, with their rank correlation."""
+    """Draws learned attention and true influence between positions as heatmaps."""
     assert isinstance(model, XPA)
     learned, true = neighbours(model, found)
     apart = ~np.eye(len(true), dtype=bool)
@@ -95,11 +95,11 @@ def attention(model: ClickModel, found: World) -> Figure:
 
 
 def examination(model: ClickModel, found: World) -> Figure:
-    """Examination by rank of true types and learned components.
+    """Draws examination by rank, of true user types and of learned components.
 
-    True curves assume lists in which all items have the mean attraction of shown items.
-    Learned curves are the mean click probability of each component over the items shown
-    at a rank.
+    The curves of true types assume lists in which all items have the mean attraction of
+    shown items. The curve of a learned component is its mean click probability over the
+    items shown at each rank.
     """
     assert isinstance(model, Mixture)
     log = found.test.log.take(np.arange(min(2048, found.test.log.sessions)))
@@ -119,9 +119,9 @@ def examination(model: ClickModel, found: World) -> Figure:
 
 
 def kinds_and_components(types: Curves, components: Curves) -> Figure:
-    """Draws examination by rank: true user types and learned components side by side.
+    """Draws two panels of examination by rank: true types, and learned components.
 
-    The first line is the widest, so it stays visible below an equal line.
+    The first line is the widest, so it stays visible below a line with equal values.
     """
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     drawn = {"kinds of users": types, "components of the mixture": components}
@@ -145,7 +145,7 @@ Views = Mapping[str, View]  # by population
 def of_results(
     table: Table, draw: Callable[[Views], Figure], seed: int, size: Size
 ) -> Figure:
-    """The data of a figure from the published results of a table."""
+    """Draws a figure from the published results of a table."""
     return draw(published(table))
 
 
@@ -177,7 +177,7 @@ def sessions(found: Views) -> Figure:
 
 
 def confounding(found: Views) -> Figure:
-    """NDCG@10 by share of random order, with the best or the worst item first."""
+    """NDCG@10 by share of random lists; the other lists are best or worst first."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     for axes, way in zip(
         figure.subplots(1, 2, sharey=True), ("best", "worst"), strict=True
@@ -201,7 +201,7 @@ def confounding(found: Views) -> Figure:
 
 
 def by_day(found: Views) -> Figure:
-    """HR@50 on ten days by kind of update, with one panel per population."""
+    """HR@50 on each of ten days by kind of update, with one panel per population."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     days = range(1, updates.DAYS + 1)

@@ -1,12 +1,13 @@
-"""Fuzzing: damaged and unusual files must give an answer or a clear error.
+"""Fuzzing: runs commands on damaged and unusual files.
 
     python -m benchmarks.fuzz --mutants 200 --commands inspect
 
-A mutant is a small log, item table or ranking data set with a fault, which the seed
-determines: flipped bytes, a cut, repeated or renamed columns, other types, missing or
-extreme values, odd times, other encodings. A command may read the mutant, or refuse it
-with a message that names the file. Everything else is a fault: a traceback, a process
-that dies, more than 20 seconds, or a refusal without the file's name.
+A mutant is a small log, item table or ranking data set with faults, such as flipped
+bytes, a truncated file, renamed columns, other types, extreme values or another
+encoding. The seed of the mutant determines the faults. A command may read the mutant,
+or refuse it with a message that names the file. The command fails if it prints a
+traceback, dies, takes more than 20 seconds, or refuses the mutant without naming the
+file.
 """
 
 import json
@@ -46,7 +47,7 @@ Generator = np.random.Generator
 
 
 def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
-    """A log with one row per shown item and a column for every role."""
+    """A log with one row per shown item, and with every kind of column."""
     rng = np.random.default_rng(seed)
     count = 3 * sessions
     session = np.repeat(np.arange(sessions), 3)
@@ -73,7 +74,7 @@ def base_table(seed: int = 0, sessions: int = 60) -> pa.Table:
 
 
 def events() -> pa.Table:
-    """The same log as events of impressions and clicks."""
+    """The log of `base_table` as events of impressions and clicks."""
     names = ["session", "query", "item", "position", "timestamp", "user"]
     table = base_table()
     clicked = table.filter(table["click"].cast(pa.bool_())).select(names)
@@ -83,7 +84,7 @@ def events() -> pa.Table:
 
 
 def own_log(seed: int = 0) -> tuple[ClickLog, RankingData]:
-    """The same log in this library's format, with its ranking data."""
+    """A similar log as a `ClickLog`, with its ranking data."""
     rng = np.random.default_rng(seed)
     query = rng.integers(0, 6, 60)
     item = np.stack([8 * q + rng.permutation(8)[:3] for q in query])
@@ -150,7 +151,7 @@ _NAMES = ("", " ", "\x1b[2J", "é" * 300, "session", "item", "f_0", "a,b", 'a"b'
 
 
 def mutated_table(table: pa.Table, rng: Generator) -> tuple[pa.Table, str]:
-    """The table with one to three faults, and the names of the faults."""
+    """Damages a table by one to three faults; returns it and the faults' names."""
     said = []
     for _ in range(rng.integers(1, 4)):
         fault = _TABLE_FAULTS[rng.integers(len(_TABLE_FAULTS))]
@@ -231,7 +232,7 @@ _TABLE_FAULTS = (_twice, _renamed, _dropped, _empty, _retyped, _retyped) + (
 
 
 def mutated_bytes(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The bytes with a fault, and the name of the fault."""
+    """Damages bytes by one fault; returns them and the name of the fault."""
     size = len(raw)
     place = int(rng.integers(max(size, 1)))
     kind = rng.integers(6)
@@ -286,7 +287,7 @@ _ENCODINGS = {
 
 
 def mutated_text(raw: bytes, rng: Generator) -> tuple[bytes, str]:
-    """The text with a fault that only text files can have, and the fault's name."""
+    """Damages a text file by one fault; returns its bytes and the name of the fault."""
     text = raw.decode(errors="replace")
     names = [*_TEXT_FAULTS, *_ENCODINGS]
     name = names[rng.integers(len(names))]
@@ -315,7 +316,7 @@ class Mutant(NamedTuple):
 
 
 def make(command: str, seed: int, folder: Path, trained: Path | None) -> Mutant:
-    """Writes the mutant for a command and a seed into a folder."""
+    """Writes the mutant of a command and a seed to a folder."""
     rng = np.random.default_rng([seed, COMMANDS.index(command)])
     own = rng.random() < {"rank": 0.15, "import": 0}.get(command, 0.35)
     maker = _own_mutant if own else _table_mutant
@@ -465,8 +466,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         seed: Seed of the mutant.
-        outcome: accepted, refused or one of `FAULTS`.
-        fault: Description of the fault of the file.
+        outcome: "accepted", "refused" or one of `FAULTS`.
+        fault: Description of the fault in the file.
         said: The last lines that the command printed, or the traceback.
         seconds: Duration of the command.
     """
@@ -505,7 +506,7 @@ _MARK = b"verdict: "  # commands may print to the same descriptor
 
 
 def work(command: str, seeds: Sequence[int], trained: Path | None) -> None:
-    """A worker: prints the verdict of each mutant."""
+    """Runs a command on the mutant of each seed, and prints each verdict."""
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             verdict = judged(make(command, seed, Path(folder), trained))

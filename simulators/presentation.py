@@ -26,23 +26,25 @@ def with_badge(
     unchanged; examination of items without the badge is divided by `boost`. Clicks are
     then drawn anew:
 
-        P(click) = examination * attraction,
+        P(click) = examination * attraction.
 
     This formula is correct for users whose examination does not depend on clicks, such
     as the users of the population "pbm".
 
     Args:
-        log: A log with its truth, `examination` and `attraction`.
+        log: Simulated log with the true `examination` and `attraction`.
         seed: Random seed of badges and clicks.
         boost: Factor by which the badge increases examination, 1 or more.
-        merit: (items,) values in [0, 1] on which the probability of a badge depends;
-            with None, the attraction. A merit that features do not explain confounds
-            the badge with relevance.
-        chance: The probabilities low and high of a badge, for merit 0 and 1.
-        name: Name of the presentation column, which is 1 without and 2 with a badge.
+        merit: (items,) values in [0, 1] that determine the probability of a badge. With
+            None, the attraction determines this probability. A merit that features do
+            not explain confounds the badge with relevance.
+        chance: (low, high), the probabilities of a badge for merit 0 and for merit 1.
+        name: Name of the presentation column. The value of the column is 1 without a
+            badge and 2 with a badge.
 
     Raises:
-        ValueError: The log has no truth, or a number is out of range.
+        ValueError: The log lacks `examination` or `attraction`, or an argument is out
+            of range.
 
     >>> from simulators import generate, simulate, worst_first, Deterministic
     >>> data = generate(queries=20, seed=1)

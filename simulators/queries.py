@@ -8,8 +8,8 @@ latent numbers plus noise that is independent of the features.
 
 The mixing weights and the relevance function are constants of this module and do not
 depend on the seed. Another seed draws other queries from the same world, so no seed is
-harder than another. `world` is the random seed of another mixing and another relevance
-function.
+systematically harder than another. The argument `world` is the seed of a different
+world, with other mixing weights and another relevance function.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _FAMILIES = (("count", 40), ("weight", 45), ("flag", 6), ("score", 45))
 
 
 class Graded(NamedTuple):
-    """Ranking data with the relevance that determined its grades."""
+    """Ranking data, and the relevance of each item before noise."""
 
     data: RankingData
     score: np.ndarray  # (items,) float32 relevance before noise and grading
@@ -155,7 +155,7 @@ def generate(
         min_items, max_items: Smallest and largest number of items of a query.
         median_items: Median number of items of a query.
         world: Random seed of another world, with its own mixing of features and
-            relevance function. With None, the standard world.
+            relevance function. With None, queries come from the standard world.
 
     Returns:
         Ranking data with 136 features and grades 0 to 4.
@@ -179,7 +179,7 @@ def generate_graded(
     median_items: int = 100,
     world: int | None = None,
 ) -> Graded:
-    """Generates queries as `generate` does, and returns the relevance before noise too.
+    """Generates queries as `generate` does, and also returns noise-free relevance.
 
     No function of the features ranks better than this relevance.
     """

@@ -15,8 +15,8 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
 
     The utility of a product is match + .8 rating - .7 price + match * rating / 2, where
     the three features are standardised. Utility does not depend on the number of days
-    for which the product is listed. The grade is the number of thresholds -.8, .1, .9
-    and 1.6 that the utility exceeds.
+    for which the product is listed. The grade is the number of thresholds that the
+    utility exceeds. The thresholds are -.8, .1, .9 and 1.6.
 
     Args:
         queries: Number of queries.
@@ -51,7 +51,7 @@ def shop(queries: int = 200, seed: int = 0) -> RankingData:
 
 
 def longest_listed(data: RankingData) -> np.ndarray:
-    """The shop's own ranker: by match and by the number of days listed.
+    """The shop's own ranker, which scores by match and by the number of days listed.
 
     The number of days listed does not affect the utility for users.
     """

@@ -20,16 +20,17 @@ def with_orders(
 ) -> ClickLog:
     """Adds orders to a simulated log; P(order | click) is the same at every rank.
 
-        P(order | click) = conversion of the item,
+        P(order | click) = conversion of the item.
 
     The expected value of an examined impression is attraction * conversion * value.
 
     Args:
         log: Simulated log with clicks.
         seed: Random seed of the orders.
-        conversion: (items,) probabilities, or one probability for all items.
-        value: (items,) value of an order, or one number for all items. The target has
-            this value at an order and is 0 elsewhere.
+        conversion: (items,) probabilities of an order after a click, or one probability
+            for all items.
+        value: (items,) value of an order, or one number for all items. The target is
+            this value where the item is ordered, and 0 elsewhere.
         name: Name of the target.
 
     Raises:
@@ -57,14 +58,15 @@ def with_dwell(
 ) -> ClickLog:
     """Adds dwell time in seconds after each click to a simulated log.
 
-    Dwell time is log-normal: P(seconds > t | click) = Phi(log(median / t) / spread).
+    Dwell time is log-normal: P(seconds > t | click) = Phi(log(median / t) / spread),
+    where Phi is the standard normal distribution function.
 
     Args:
         log: Simulated log with clicks.
         seed: Random seed of the dwell times.
-        seconds: (items,) positive median dwell time, or one number for all items.
+        seconds: (items,) positive median dwell times, or one median for all items.
         spread: Standard deviation of the logarithm of dwell time, 0 or more.
-        name: Name of the target, which is 0 without a click.
+        name: Name of the target. The target is 0 without a click.
 
     Raises:
         ValueError: A median is not positive, the spread is negative, or an item of the

@@ -1,9 +1,9 @@
 """Writes simulated logs of any length as Parquet shards, in constant memory.
 
 A folder belongs to one run. Its manifest is written first and describes the run. A
-shard gets its name only when it is complete and on disk. Checksums are added to the
-manifest at the end. So a killed run resumes when the same command is started again. The
-files are the same after interruptions and with any number of threads.
+shard gets its final name only when it is complete and on disk. Checksums are added to
+the manifest at the end. So a killed run resumes when the same command is started again.
+Neither interruptions nor the number of threads change the files.
 """
 
 import errno
@@ -50,18 +50,19 @@ def write(
 
     Args:
         simulation: The simulation, from `simulators.clicks.prepare`.
-        folder: A new or empty folder, or the folder of the same run.
+        folder: A new or empty folder, or the folder in which the same run was started
+            before.
         sessions: Number of sessions.
-        shards: Number of files, named part-00000.parquet and so on. Their numbers of
-            sessions differ by at most one. With None, a file has about a million
-            sessions.
-        run: Further settings of the run for the manifest, as JSON values. An
-            interrupted run resumes only if they are the same.
+        shards: Number of files, named part-00000.parquet and so on. The numbers of
+            sessions of any two files differ by at most one. With None, a file has about
+            a million sessions.
+        run: Further settings to record in the manifest, as JSON values. An interrupted
+            run resumes only with the same settings.
         workers: Number of threads; None means one per core. Each thread holds about
             131,072 sessions in memory.
         progress: Called with the number of sessions written since the last call.
         over: Function like `map` to use instead of a thread pool, such as the `map` of
-            a cluster. Its workers must be able to write to the folder.
+            a cluster. Workers of this `map` must be able to write to the folder.
 
     Returns:
         The manifest.
@@ -159,7 +160,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Raises:
-        ValueError: The manifest is missing or damaged. The message names the file.
+        ValueError: The manifest is missing or damaged. The error message names the
+            file.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -179,7 +181,8 @@ def verify(folder: str | Path) -> None:
     """Checks every shard of a complete folder by its checksum.
 
     Raises:
-        ValueError: A shard is missing or differs, or the run is not complete.
+        ValueError: A shard is missing or does not match its checksum, or the run is not
+            complete.
     """
     found = read_manifest(folder)
     if not found["shards"]:

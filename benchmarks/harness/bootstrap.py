@@ -1,4 +1,4 @@
-"""Intervals of means over seeds and queries, if all seeds test the same queries."""
+"""Intervals of means over seeds and queries; all seeds must test the same queries."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,7 +14,7 @@ DRAWS = 9_999
 def by_query(
     values: Mapping[str, Mapping[int, float]], metric: str
 ) -> dict[str, Mapping[int, float]]:
-    """The values of a metric by query and seed; empty if results only have its mean.
+    """Values of a metric by query and seed; empty if results hold only means.
 
     >>> by_query({"ndcg": {0: 0.5}, "ndcg#7": {0: 0.4}, "ndcg#9": {0: 0.6}}, "ndcg")
     {'7': {0: 0.4}, '9': {0: 0.6}}
@@ -27,12 +27,12 @@ def by_query(
 def crossed(values: np.ndarray, level: float, draws: int = DRAWS) -> Difference:
     """The mean of values (seeds, queries), its interval, and the p-value for mean 0.
 
-    Every draw resamples seeds and queries independently and with replacement. It
-    averages the values of the drawn pairs, without nan. Percentiles of the draws bound
-    the interval. The p-value is twice the share of draws on the other side of 0. The
-    interval is conservative: it counts the variance of single values three times.
-    Source: Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007, the
-    crossed design.
+    Every draw resamples seeds and queries independently and with replacement. The mean
+    of a draw is the mean of its finite values. The interval is a percentile interval of
+    the means of all draws. The p-value is twice the share of draws whose mean is on the
+    other side of 0. The interval is conservative, because the draws count the variance
+    of single values three times. Source: Owen, The Pigeonhole Bootstrap, Annals of
+    Applied Statistics 2007, section on crossed designs.
 
     >>> crossed(np.full((3, 20), 0.25), 0.95)[:4]
     (0.25, 0.25, 0.25, 0.0002)

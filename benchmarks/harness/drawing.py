@@ -13,7 +13,7 @@ def band(
     means: "Sequence[Estimate | Difference | None]",
     row: str,
 ) -> None:
-    """Draws a line through the means that exist, with their intervals."""
+    """Draws the means of a row as a line, with intervals; skips missing means."""
     points = [(at, mean) for at, mean in zip(x, means, strict=True) if mean]
     at = [point[0] for point in points]
     (line,) = axes.plot(
@@ -30,7 +30,7 @@ def dots(
     name: str,
     width: int,
 ) -> str:
-    """Draws means and intervals by row as inline SVG; markers of bounds are hollow.
+    """Draws means and intervals by row as inline SVG; bounds have hollow markers.
 
     Args:
         means: Mean and interval by row, from top to bottom.

@@ -37,7 +37,7 @@ def cores() -> int:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment variables of a measuring process with this number of threads."""
+    """Environment variables for a worker process with this number of threads."""
     return {
         **dict.fromkeys(LIMITS, str(threads)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -75,9 +75,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def processor() -> dict[str, str]:
-    """Model of the CPU, and a hash of its flags, which determine the kernels.
+    """Model of the CPU, and a hash of the CPU flags.
 
-    If `/proc/cpuinfo` does not exist, the architecture is used for both.
+    The flags determine which numerical kernels libraries use. If `/proc/cpuinfo` does
+    not exist, the architecture replaces the model and the flags.
     """
     text = CPU_INFO.read_text(errors="replace") if CPU_INFO.exists() else ""
     pairs = re.findall(r"^(model name|flags|Features)\s*:\s*(.*)$", text, re.M)

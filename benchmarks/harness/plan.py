@@ -1,7 +1,7 @@
 """Definition of a results table: experiments, seeds, columns.
 
-`benchmarks.experiments.TABLES` lists every `Table`. Commands, scheduler, rendering and
-check read this list.
+`benchmarks.experiments.TABLES` lists every `Table`. The commands, the scheduler, the
+renderer and the check of Markdown files read this list.
 """
 
 import difflib
@@ -28,8 +28,7 @@ class Experiment(Protocol):
     def population(self) -> str: ...
 
     def settings(self) -> Mapping[str, Any]:
-        """All settings that determine the result, without seed and data, as JSON
-        values.
+        """All settings that determine the result except seed and data, as JSON values.
 
         The settings are part of the identity of a result: if they change, the row is
         measured again.
@@ -39,7 +38,7 @@ class Experiment(Protocol):
         """Trains and evaluates once, and returns the metrics that apply to the row.
 
         One process measures all experiments of a population and seed, one after
-        another. So a cache of size one is enough for their simulated log.
+        another. So it is enough to cache the last simulated log.
         """
 
 
@@ -62,11 +61,12 @@ class Table:
     """A results table.
 
     Args:
-        name: The name on the command line and of the results file.
+        name: Name of the table on the command line, and of its results file.
         title: One line that says what the table shows.
         experiments: Experiments, in the order of the rows.
         metrics: The metrics shown, in this order.
-        baseline: The row with which paired differences compare; "" for no differences.
+        baseline: The row from which paired differences are computed; "" for no
+            differences.
         paired: The metrics with a column for the difference from the baseline. The
             first is the metric of ranking quality.
         clicks: The click metric that may contradict the ranking metric; "" for no click
@@ -74,7 +74,7 @@ class Table:
         bounds: Reference rows, which are shown separately because they are not
             candidate models.
         lower: The metrics for which lower is better.
-        quick: The experiments of a short version of the table that takes minutes.
+        quick: The experiments of the short version of the table, which takes minutes.
         quick_note: Note on what the short version leaves out, and on what to run next.
         seeds: Number of seeds.
         quick_seeds: Number of seeds of the short version.
@@ -82,20 +82,21 @@ class Table:
         dataset: Name of the data that experiments use if no path is given.
         workers: Largest number of processes that measure at once: 1 for timings, None
             for no limit.
-        threads: Threads of each process. None means one per core, which only tables of
-            rates may use: with several threads, the last digits of a result vary.
-        holm: Whether to mark differences that survive Holm's correction over all
-            differences of the table.
-        needs_data: Whether the table can only be measured with a path of data.
-        sources: Tables from whose records `derive` computes this table, which is never
-            run itself.
+        threads: Threads of each process; None means one per core. Only tables of rates
+            may use several threads, because threads change the last digits of other
+            results.
+        holm: Whether to mark differences that are significant after Holm's correction
+            over all differences of the table.
+        needs_data: Whether measuring the table requires a path of ranking data.
+        sources: Names of other tables. If there are any, this table is not measured:
+            `derive` computes it from their records.
         derive: Function that computes the records of this table from the records of
-            `sources`. Its records have empty settings.
+            `sources`. The computed records have empty settings.
 
     Raises:
-        ValueError: A row, population or metric name holds a space; the baseline or a
-            bound is not a row; two experiments have the same row, population and
-            settings.
+        ValueError: The name of a row, population or metric is empty or contains a
+            space, "=" or ","; the baseline or a bound is not a row; or two experiments
+            have the same row and population.
     """
 
     name: str
@@ -158,7 +159,7 @@ class Table:
         return tuple(dict.fromkeys(e.population for e in every))
 
     def records(self, found: Mapping[str, Sequence[Record]]) -> list[Record]:
-        """The records of this table, or those that `derive` computes."""
+        """The measured records of this table, or the records that `derive` computes."""
         if self.derive is None:
             return [*found.get(self.name, ())]
         return self.derive({name: found.get(name, ()) for name in self.sources})
@@ -168,7 +169,7 @@ class Table:
         return range(self.first_seed, self.first_seed + count)
 
     def variant(self, quick: bool) -> tuple[Experiment, ...]:
-        """The experiments of the short version, or of the full one."""
+        """The experiments of the short version if `quick`, else of the full version."""
         if quick and not self.quick:
             raise ValueError(f"table {self.name} has no quick version")
         return self.quick if quick else self.experiments

@@ -1,9 +1,9 @@
 """Checks tables and numbers in Markdown against the results.
 
 `<!-- table: NAME population=P columns=C,D rows=R,S baseline=B -->` opens a table, and
-`<!-- /table -->` closes it. All options may be left out. With `cells=C`, the table has
-populations by rows. `<!-- number: TABLE POPULATION ROW METRIC STATISTIC to=BASELINE
-digits=N -->` opens a number, and `<!-- /number -->` closes it.
+`<!-- /table -->` closes it. All options after NAME are optional. With `cells=C`, the
+table shows column C by population and row. `<!-- number: TABLE POPULATION ROW METRIC
+STATISTIC to=BASELINE digits=N -->` opens a number, and `<!-- /number -->` closes it.
 """
 
 import re

@@ -1,13 +1,13 @@
-"""Measures experiments without a result in worker processes.
+"""Measures, in worker processes, all experiments that have no result yet.
 
 The parent process assigns jobs and writes each result to disk as it arrives, but never
 measures. A worker measures one job at a time and never writes. So all finished results
 are on disk, even if a worker or the parent process is killed.
 
 Each worker is a `ProcessPoolExecutor` of one process: a process that dies breaks only
-its own pool. A worker has one thread, because the order in which threads add numbers
-changes the last digits, and training amplifies this difference up to the third digit.
-Only tables of rates use all cores.
+its own pool. A worker has one thread, because several threads add numbers in varying
+order. The order changes the last digits of a sum, and training amplifies this change up
+to the third digit. Only workers for tables of rates use all cores.
 """
 
 import contextlib
@@ -97,7 +97,7 @@ Report = Callable[[Outcome, store.Record | Failure | None], None]
 
 
 def fingerprint(path: Path) -> str:
-    """Twelve-digit hash of a file or folder: names, sizes, first 64 KiB of each file.
+    """Hash of the names, sizes and first 64 KiB of all files at a path, in 12 digits.
 
     Raises:
         ValueError: There is no file at `path`.
@@ -124,12 +124,12 @@ def plan(
     data: Path | None = None,
     finished: Collection[str] = (),
 ) -> list[Job]:
-    """The jobs without a result, grouped by simulated log.
+    """Jobs that have no result yet, ordered by seed and grouped by simulated log.
 
     Args:
         table: Name of the table.
         experiments: Experiments of the table.
-        seeds: The seeds of each experiment.
+        seeds: Seeds with which each experiment is measured.
         dataset: Name of the data if `data` is None.
         data: A file or folder of ranking data.
         finished: Keys of existing records.
@@ -163,14 +163,21 @@ factor of 2.4 (geometric mean). The exponent 1 misses by a factor of 11.
 
 
 class Clock:
-    """Expected seconds of a job, from earlier measurements of its kind.
+    """Estimates the duration of a job from earlier measurements.
 
-    The estimate uses the most similar measurements that exist. The most similar have
-    the same settings on the same population, followed by the same settings on any
-    population. Next are measurements of any table that differ in size, scaled by
-    sessions to the power `GROWTH`. Of these, the same learner with otherwise equal
-    settings comes first, then the same learner, then any learner with otherwise equal
-    settings. Last are measurements of the same row, and of the same table.
+    The estimate uses the first of these kinds of measurements that exists:
+
+    1. the same settings on the same population;
+    2. the same settings on any population;
+    3. the same learner with any size and otherwise equal settings;
+    4. the same learner with any size and settings;
+    5. any learner with any size and otherwise equal settings;
+    6. the same row of the table;
+    7. any row of the table;
+    8. any row of any table.
+
+    Kinds 3, 4, 5 and 8 include all tables, and are scaled by the number of sessions to
+    the power `GROWTH`.
     """
 
     def __init__(self, records: Iterable[store.Record] = ()) -> None:
@@ -273,7 +280,7 @@ def run(
 
 
 class _Worker:
-    """A process that measures, its current job, and the log that it holds."""
+    """A worker process, its current job, and the key of its cached log."""
 
     def __init__(self, log: Path) -> None:
         self.words = log

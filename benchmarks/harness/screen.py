@@ -48,7 +48,7 @@ def report_failures(console: Console, outcome: scheduler.Outcome) -> None:
 
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[scheduler.Report]:
-    """Shows a progress bar on a terminal, and elsewhere a line per result."""
+    """Shows a progress bar on a terminal; anywhere else, prints a line per result."""
     if console.quiet:
         yield lambda outcome, news: None
         return

@@ -1,9 +1,9 @@
 """Results on disk: one JSON object per line, appended and never rewritten.
 
 Any number of processes may append to one file, and any of them may be killed at any
-moment. A killed process can leave an incomplete line. Readers drop this line with a
-warning. The next append ends the line with `TORN`, so that readers can distinguish it
-from other damaged lines, which are errors.
+moment. A killed process can leave an incomplete line. Readers drop an incomplete line
+and warn about it. The next append marks the incomplete line with `TORN`. Readers treat
+all other damaged lines as errors.
 """
 
 import json
@@ -48,7 +48,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Identity of the measurement, which its repetitions share."""
+        """Key of the measurement; repeated measurements have the same key."""
         return key(
             self.table, self.row, self.dataset, self.population, self.seed, self.config
         )
@@ -75,7 +75,7 @@ def key(
 
 
 def append(path: Path, record: Record) -> None:
-    """Appends one line in one write; ends an incomplete last line first.
+    """Appends a record as one line; first marks an incomplete last line.
 
     Raises:
         ValueError: A metric is not finite, or the record does not fit into JSON.
@@ -104,12 +104,12 @@ def read(path: Path) -> list[Record]:
     """All records of a file in order; none if the file is absent.
 
     Warns:
-        UserWarning: A half-written line was dropped. The warning names the file and the
+        UserWarning: A half-written line is dropped. The warning names the file and the
             line.
 
     Raises:
-        ValueError: Another line is not a record. The message names the file and the
-            line.
+        ValueError: A complete line is not a record. The error message names the file
+            and the line.
     """
     if not path.exists():
         return []

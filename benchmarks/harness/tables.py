@@ -1,7 +1,8 @@
 """Computes and formats tables: means, paired differences, layout.
 
-A `View` holds the results of one table on one population. The terminal, Markdown and
-the numbers in prose all read views, so they cannot disagree.
+A `View` holds the results of one table on one population. Tables on the terminal,
+tables in Markdown and numbers in text are all computed from views, so they cannot
+disagree.
 """
 
 import math
@@ -34,8 +35,8 @@ class View:
 
     `values[row][metric][seed]` is a result. Rows are in the order of the table; rows
     without results are in `missing`. The metric `seconds` is the duration of a
-    measurement. `survivors` holds the pairs (row, metric) whose difference survives
-    Holm's correction.
+    measurement. `survivors` holds the pairs (row, metric) whose difference is
+    significant after Holm's correction.
     """
 
     table: Table
@@ -102,7 +103,7 @@ class View:
         return found._replace(**ends)
 
     def sign(self, row: str, metric: str) -> int:
-        """1 or -1 if a row is significantly better or worse than the baseline."""
+        """1 if a row is significantly better than the baseline, -1 if worse, else 0."""
         found = self.paired(row, metric)
         if found is None or not (found.low > 0 or found.high < 0):
             return 0
@@ -110,14 +111,14 @@ class View:
         return 1 if better else -1
 
     def disagrees(self, row: str) -> bool:
-        """Whether ranking and click metric significantly disagree about a row."""
+        """Whether click and ranking metric differ in sign, both significantly."""
         table = self.table
         if not table.paired or not table.clicks:
             return False
         return self.sign(row, table.paired[0]) * self.sign(row, table.clicks) < 0
 
     def best(self, metric: str) -> str | None:
-        """The row with the best mean, except bounds; None if there are no rows.
+        """The row with the best mean, not counting bounds; None if there are no rows.
 
         Only rows with the largest number of seeds count, because seeds differ in
         difficulty.
@@ -136,8 +137,7 @@ class View:
 def current(
     table: Table, records: Iterable[store.Record], quick: bool = False
 ) -> list[store.Record]:
-    """The latest records whose settings equal the settings of an experiment of the
-    table.
+    """The latest records that match a current experiment of the table.
 
     If data files with the same name but different content were measured, only records
     of the latest content count.
@@ -150,7 +150,7 @@ def current(
 
 
 def outdated(table: Table, records: Iterable[store.Record]) -> list[store.Record]:
-    """The records whose settings no experiment of the table has any more.
+    """The records that match no current experiment of the table.
 
     Only the last record of each row, population and seed is returned.
     """
@@ -211,7 +211,7 @@ def _rows_by_population(
 
 
 def _corrected(views: Sequence[View]) -> list[View]:
-    """The views of a dataset with the differences that survive Holm's correction.
+    """Adds the differences that are significant after Holm's correction to views.
 
     The correction covers all differences of the table: every row, population and paired
     metric.
@@ -241,7 +241,7 @@ PAIRED = ("difference", "p")
 
 
 def columns_of(table: Table) -> tuple[str, ...]:
-    """All columns: the metrics, and paired differences before click metrics."""
+    """Names of all columns, with paired differences before the click metric."""
     metrics = [*table.metrics]
     if table.baseline:
         at = metrics.index(table.clicks) if table.clicks in metrics else len(metrics)
@@ -321,7 +321,7 @@ def _cells(
 
 
 def decimals(values: Sequence[float]) -> int:
-    """Number of decimals for a column of this magnitude."""
+    """Number of decimals for a column with these values."""
     size = max(map(abs, values), default=0.0)
     return next(
         (d for d, top in ((4, 1), (3, 10), (2, 100), (1, 1000)) if size < top), 0
@@ -347,7 +347,7 @@ def _p(p: float) -> str:
 
 
 def heading(view: View, column: str) -> str:
-    """The head of a column, in up to three short lines."""
+    """The heading of a column, in up to three short lines."""
     kind, _, metric = column.rpartition(":")
     name = metric.replace("_", " ")
     if len(name) > 12 and " " in name:
@@ -440,7 +440,7 @@ def across(views: Sequence[View], column: str, rows: Sequence[str] = ()) -> str:
     each population is bold.
 
     Args:
-        views: The populations of one table.
+        views: Views of one table, one for each population.
         column: The column that fills the cells.
         rows: Names of the rows to use; () for all rows.
     """
@@ -620,8 +620,8 @@ def number(
         row: Name of the row.
         metric: Name of the metric.
         statistic: A name in `STATISTICS`. Differences are from the view's baseline.
-        digits: Decimals. By default, percentages have 1 and other numbers have as many
-            as in the table.
+        digits: Number of decimals. The default is 1 for percentages, and the number of
+            decimals in the table for all other statistics.
 
     Raises:
         ValueError: The statistic is unknown, or the results do not have it.

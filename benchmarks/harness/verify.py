@@ -1,4 +1,4 @@
-"""Measures published results again and compares.
+"""Measures published results again, and compares the new values with them.
 
 With the same package versions, CPU flags and threads, the printed digits must agree. If
 the machine differs or the record does not name its machine, a metric may differ by
@@ -42,7 +42,9 @@ class Deviation:
 def published(
     table: Table, records: Iterable[store.Record], rows: Iterable[str] = ()
 ) -> list[Published]:
-    """The records that can be measured again: no rates, no data from a path.
+    """The published records that can be measured again.
+
+    Tables of rates and results on data from a path cannot be measured again.
 
     Args:
         table: The table.
@@ -102,7 +104,7 @@ def sample(
 
 
 def same_place(record: store.Record, threads: int) -> bool:
-    """Whether libraries, CPU flags and threads of a record are as on this machine."""
+    """Whether a record has the versions, CPU flags and threads of this machine."""
     here = machine.describe(threads)
     versions = machine.versions() | {"debias-ranking": ""}
     return (
@@ -118,7 +120,8 @@ def deviations(
     """The metrics that are missing, or differ by more than the tolerance.
 
     The tolerance is half a unit of the last printed digit if `same_place` holds. If
-    not, it is `LOOSE`, multiplied by the absolute value if this exceeds 1.
+    `same_place` does not hold, the tolerance is `LOOSE`, multiplied by the published
+    value if its absolute value exceeds 1.
     """
     exact, found = same_place(of.record, threads), []
     for metric, value in of.record.metrics.items():
