@@ -1,8 +1,8 @@
 """CLAX's click simulator on lists with given attraction and examination.
 
 Parameters are passed as probabilities, so that CLAX needs no embeddings or sigmoid.
-`setup` is {"population", "sessions", "theta", "seed"}. The compared value is the click
-rate at each rank.
+`setup` has "population", "sessions", "theta" and "seed". The compared value is the
+click rate at each rank.
 """
 
 from collections.abc import Callable

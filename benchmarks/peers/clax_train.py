@@ -1,6 +1,6 @@
 """An epoch of CLAX's training step, for its two-tower model or a mixture.
 
-`setup` is {"components", "hidden", "layers", "batch", "seed"}. `arrays` has features
+`setup` has "components", "hidden", "layers", "batch" and "seed". `arrays` has features
 (items, F), item (S, L) and click (S, L). NumPy gathers the features of a batch from one
 table. This avoids CLAX's loader, which copies sessions one by one. The compared value
 is the mean loss per session of the first epoch.

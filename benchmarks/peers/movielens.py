@@ -1,9 +1,9 @@
 """An epoch of another library's two-tower model on ids, with in-batch softmax.
 
-`setup` is {"library", "users", "items", "dim", "batch"}. `arrays` has user (E,) and
-item (E,). keras-rs and TFRS correct by logQ and mask accidental hits, as their guides
-do. rechub trains its DSSM with its own trainer. The compared value is the number of
-events in an epoch.
+`setup` has "library", "users", "items", "dim" and "batch". `arrays` has user (E,) and
+item (E,). keras-rs and TFRS apply the logQ correction and mask accidental hits, as
+their guides do. rechub trains its DSSM with its own trainer. The compared value is the
+number of events in an epoch.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,10 @@
 """Runs one round of a peer per input line: `python rounds.py clax_train`.
 
-The first input line is {"setup", "arrays"}, where "arrays" is the path of an .npz file.
-Its answer is {"value"}, the result of the first round. If a module is missing in this
-Python, the answer is {"missing"}, the name of this module. Each further line starts
-another round, whose answer is {"seconds", "cpu"}, the wall-clock and processor time.
+All lines are JSON objects. The first input line has "setup" and "arrays", the path of
+an .npz file. The answer to the first line has "value", the result of the first round.
+If the peer cannot be imported, this answer has "missing" instead, the name of the
+missing module. Each further input line starts another round. Its answer has "seconds"
+and "cpu", the wall-clock time and the processor time of the round.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Lookups of ids that share rows, by `EmbeddingBag` of torch.
 
-`setup` is {"rows", "first"}, the number of shared rows and the number of the first
-shared row. `arrays` has `ids` from 0, the `table` and, for some methods, the
-`quotients`. The compared value is the sum of all vectors.
+`setup` has "rows", the number of shared rows, and "first", the index of the first
+shared row. `arrays` has `ids` (numbers from 0) and the `table`. If ids are hashed by
+quotient and remainder, `arrays` also has the table `quotients`. The compared value is
+the sum of all vectors.
 """
 
 from collections.abc import Callable

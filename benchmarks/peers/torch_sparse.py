@@ -1,7 +1,7 @@
 """A step of a two-tower model on ids in torch, with SparseAdam.
 
-The loss is in-batch softmax. `setup` is {"users", "items", "dim", "batch", "seed"}. The
-compared value is the loss of the first step.
+The loss is in-batch softmax. `setup` has "users", "items", "dim", "batch" and "seed".
+The compared value is the loss of the first step.
 """
 
 from collections.abc import Callable

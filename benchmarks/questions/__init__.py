@@ -1,1 +1,1 @@
-"""Tables on open questions of the field, on small worlds."""
+"""Tables on open research questions, measured on small worlds."""

@@ -1,9 +1,10 @@
-"""Compares combinations of relevance and bias if bias differs by device.
+"""Compares how models combine relevance and bias if bias differs by device.
 
 Protocol, fixed before any result was seen:
 
-1. Each small world has 10,000 sessions of the production ranker, 60% on a phone and 40%
-   on a desktop. The populations differ in how users behave on each device:
+1. Each small world has 10,000 sessions that the production ranker logged, 60% on a
+   phone and 40% on a desktop. The populations differ in how users behave on each
+   device:
 
    | population | phone | desktop |
    |---|---|---|
@@ -13,16 +14,17 @@ Protocol, fixed before any result was seen:
    | `trusting` | trust bias: clicks top items without examining them | position-based |
    | `odds` | rank k scales the odds of a click by 1 / k^1.5 | by 1 / k^.5 |
 
-2. The models are trained as by `debias.fit` with its defaults, except for batches of
-   128. `product_position` does not read the device. `product` adds a bias of the device
-   to the bias of the position. `product_crossed` has a bias for each pair of device and
-   position. `additive` and `additive_crossed` do the same for the additive model.
-   `trust` learns trust and examination. `bilinear`, `mixture` and `listwise` are as in
-   the other tables. `production` is the production ranker itself.
-3. The metrics on the test queries are NDCG@5 by grades and the exact expected clicks.
-   The click likelihood is measured on 10,000 test sessions.
-4. There are ten seeds from 100 on. The baseline is `softmax_naive`. Holm's correction
-   is over all differences of the table.
+2. The models are trained with the defaults of `debias.fit`, except for batches of 128
+   sessions. `product_position` does not read the device. `product` adds a bias of the
+   device to the bias of the position. `product_crossed` has a bias for each pair of
+   device and position. `additive` and `additive_crossed` are additive models with the
+   biases of `product` and `product_crossed`. `trust` learns trust and examination.
+   `bilinear`, `mixture` and `listwise` are the rows with these names in the ranking
+   tables. `production` is the production ranker itself.
+3. The metrics on the test queries are NDCG@5 with true grades and the exact expected
+   number of clicks. The click likelihood is measured on 10,000 test sessions.
+4. The seeds are 100 to 109. The baseline is `softmax_naive`. Holm's correction covers
+   all differences of the table.
 """
 
 from typing import TYPE_CHECKING

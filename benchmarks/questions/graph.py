@@ -1,44 +1,44 @@
 """Identifiability: the effect of exchanging or merging ranks.
 
-Protocol. A first version, on seeds 100 to 109, started all fits from .5. It is now the
-row `half`, because the start determines the result if a log does not identify its
-ranks. Everything else was fixed before any result was known, and before any seed from
-200 on was run:
+In a first version of the protocol, on seeds 100 to 109, all fits started from .5. This
+start is now the row `half`, because the start determines the result if a log does not
+identify its ranks. The rest of the protocol was fixed before any result was known and
+before any of the present seeds was run:
 
 1. There are 50 queries with ten graded items each, and 20,000 sessions of
    position-based users. The production ranker orders the items, and the log shuffles
-   them only within blocks of ranks. The graph of ranks links two ranks if an item was
-   shown at each of them. It has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and 6-10; 1-4,
-   5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10.
-2. All rows fit the tabular position-based model, in which a click probability is the
-   examination of the rank times the attraction of the item, by maximum likelihood.
-   Attraction starts at .5. Examination starts at five random draws between .1 and .9.
-   The rows differ in how they treat the graph:
+   them only within blocks of ranks. The graph of ranks links two ranks if the same item
+   was shown at both ranks. The graph has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and
+   6-10; 1-4, 5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10.
+2. All rows fit the tabular position-based model by maximum likelihood. In this model, a
+   click probability is the examination of the rank times the attraction of the item.
+   Attraction starts at .5. Each fit is repeated from five random starts of examination,
+   between .1 and .9. The rows differ in how they treat the graph:
 
 | row | treatment |
 |---|---|
-| `none` | none; the start determines the scale of each component |
-| `half` | none; fitted from .5 only, as is common in software |
-| `merged` | one rank of each component shares a bias (`merge_places`) |
+| `none` | no treatment; the start determines the scale of each component |
+| `half` | no treatment; examination starts at .5 only, as is common in software |
+| `merged` | components are joined by pairs of ranks with equal bias (`merge_places`) |
 | `swaps` | a tenth of the sessions exchange the ranks that `debias diagnose` names |
 | `plan` | a tenth of the sessions exchange ranks as `debias plan` advises |
 | `random` | sessions exchange two random ranks, at the same cost as `plan` |
 | `told` | examination is known, and only attraction is estimated |
 
-   With one component, `diagnose` names no ranks, and `swaps` equals `none`. The cost of
-   an exchange is the exact expected loss of clicks. `clicks_lost` is this loss as a
-   share of all clicks. All logs have 20,000 sessions.
+   With one component, `diagnose` names no ranks, and `swaps` equals `none`.
+   `clicks_lost` is the exact expected share of clicks that a row loses by its
+   exchanges. All logs have 20,000 sessions.
 3. `relevance_correlation` is Pearson's correlation of estimated and true attraction
    over all items of all queries. `ndcg@5` is the NDCG of the ranking by estimated
    attraction. `examination_error` is the mean absolute error of log examination
-   relative to rank 1. All three are averages over the starts. `start_spread` is the
-   standard deviation of the correlation over the starts.
-4. There are ten seeds from 200 on. The baseline is `none`. Holm's correction is over
-   all differences of the table.
+   relative to rank 1. These three metrics are averages over the starts. `start_spread`
+   is the standard deviation of `relevance_correlation` over the starts.
+4. The seeds are 200 to 209. The baseline is `none`. Holm's correction covers all
+   differences of the table.
 
 The repairs follow Chen et al., Identifiability Matters: Revealing the Hidden
-Recoverable Condition in Unbiased Learning to Rank, ICML 2024 (node intervention, node
-merging).
+Recoverable Condition in Unbiased Learning to Rank, ICML 2024. They call exchanges node
+intervention, and merging node merging.
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ class _ExchangingShelf(NamedTuple):
     pairs: Pairs
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Any:
-        """Shows lists with exchanges. The unused propensities are those before them."""
+        """Shows lists with exchanges; their propensities ignore the exchanges."""
         shown = self.shelf.show(query, rng)
         item, draw, start = shown.item.copy(), rng.random(len(query)), 0.0
         for share, (one, other) in self.pairs:
@@ -217,7 +217,7 @@ class Repair:
 
 
 def cost(log: Any, pair: tuple[int, int]) -> float:
-    """Exact expected share of clicks that are lost by exchanging two ranks."""
+    """Exact expected share of clicks that is lost by exchanging two ranks."""
     from simulators.behaviours import PositionBased
 
     theta = np.array(PositionBased().theta)[: log.list_size]
@@ -231,8 +231,9 @@ def fitted(counted: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maximum-likelihood estimates of examination and attraction, by EM.
 
     Args:
-        counted: The cells of a log.
-        start: (K,) initial examination; attraction starts at .5.
+        counted: Impressions and clicks of a log, counted by rank and by pair of query
+            and item.
+        start: (K,) initial examination of each rank. Attraction starts at .5.
     """
     from debias.propensity.pbm_maximum import accelerated, pbm_step
 

@@ -4,26 +4,27 @@ Protocol, fixed before any result was seen:
 
 1. There are ten rounds. In each round, the production ranker shows lists of ten items
    to position-based users: 4,000 sessions of training queries and 1,000 sessions of
-   validation queries. A new model is trained only on the clicks of this round, as by
-   `debias.fit` with its defaults, except for batches of 128. It is the production
-   ranker of the next round. The first production ranker is ridge regression on the
-   grades of 20 queries.
-2. There are two populations. Under `fixed`, a list always shows the best ten items in
-   order. Under `explored`, each position holds a random remaining item with probability
-   .1 (epsilon-greedy).
+   validation queries. A new model is trained only on the clicks of this round, with the
+   defaults of `debias.fit` except for batches of 128 sessions. This model is the
+   production ranker of the next round. The first production ranker is ridge regression
+   on the grades of 20 queries.
+2. There are two populations. In `fixed`, a list always shows the best ten items in
+   order. In `explored`, each position shows a random remaining item with probability .1
+   (epsilon-greedy).
 3. After each round, the ranker is evaluated on test queries, which are never logged.
-   The metrics are NDCG@5 by grades and the exact expected clicks on its best ten items.
-   `clicks_earned` is the exact expected number of clicks of a logged session, averaged
-   over the ten rounds, so it includes the cost of exploration.
+   The metrics are NDCG@5 with true grades and the exact expected number of clicks on
+   the ranker's best ten items. `clicks_earned` is the exact expected number of clicks
+   of a logged session, averaged over the ten rounds, so it includes the cost of
+   exploration.
 4. Two correlations show whether rankings converge, and whether they converge to the
    truth. `own_tau` is Kendall's correlation of the rankings of the last two rounds.
    `truth_tau` is Kendall's correlation of the last ranking with the true attraction.
-5. There are ten seeds from 100 on. The baseline is `softmax_naive`. Holm's correction
-   is over all differences of the table.
+5. The seeds are 100 to 109. The baseline is `softmax_naive`. Holm's correction covers
+   all differences of the table.
 
-`production` is the first production ranker, without training.
-`full_information_softmax` is the same tower, trained on the true attraction of every
-item.
+Two rows are bounds. `production` keeps the first production ranker in all rounds.
+`full_information_softmax` is the relevance tower of the other rows, trained on the true
+attraction of every item.
 """
 
 from collections.abc import Mapping
@@ -114,7 +115,7 @@ def worth(crowd: Any, data: Any, score: np.ndarray, turn: int) -> dict[str, floa
 
 
 def given(served: Any) -> float:
-    """Exact expected clicks of the training lists."""
+    """Exact expected number of clicks per training session."""
     from simulators.clicks import item_attraction
     from simulators.oracle import expected_clicks
 

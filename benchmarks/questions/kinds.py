@@ -2,8 +2,8 @@
 
 Protocol, fixed before any result was seen:
 
-1. Each small world has 5,000 sessions of the production ranker. The populations have
-   one to four kinds of users in equal shares, except `uneven`:
+1. Each small world has 5,000 sessions that the production ranker logged. A population
+   has one to four kinds of users. The kinds have equal shares, except in `uneven`:
 
    | population | kinds of users |
    |---|---|
@@ -11,21 +11,22 @@ Protocol, fixed before any result was seen:
    | `depths` | two kinds that differ only in the depth to which they read |
    | `two` | impatient and picky users, who differ in depth and in taste |
    | `uneven` | 90% impatient and 10% picky users |
-   | `three` | position-based, clicks by rank only, clicks by item only |
+   | `three` | position-based; clicks depend on rank only; clicks depend on item only |
    | `four` | the kinds of `three`, and the picky users of `two` |
 
-2. The models are trained as by `debias.fit` with its defaults, except for batches of
-   128. `kinds_1` is the product model. `kinds_2` to `kinds_4` are mixtures of two to
-   four product models with learned shares. `chosen` is the row of these four with the
-   best click likelihood on the validation sessions, which also determine the weights of
-   each model. `averaged` averages three separately trained product models, so it has
-   the size of `kinds_3`.
-3. `kinds` is the number of components of the row, and `right` is 1 if it is the true
-   number. `type_rand_index` is the adjusted Rand index of most likely components and
-   true kinds of users. NDCG@5 and expected clicks are measured on the test queries, and
-   the click likelihood on 5,000 test sessions.
-4. There are ten seeds from 100 on. The baseline is `kinds_1`. Holm's correction is over
-   all differences of the table.
+2. The models are trained with the defaults of `debias.fit`, except for batches of 128
+   sessions. `kinds_1` is the product model. `kinds_2` to `kinds_4` are mixtures of two
+   to four product models with learned shares. `chosen` is the one of these four rows
+   with the best click likelihood on the validation sessions. The same sessions also
+   decide which weights of a training run are used. `averaged` averages three separately
+   trained product models, so it has the size of `kinds_3`.
+3. `kinds` is the number of components of the row, and `right` is 1 if this number
+   equals the true number of kinds. `type_rand_index` is the adjusted Rand index between
+   the most likely component and the true kind of the user in each session. NDCG@5 and
+   expected clicks are measured on the test queries, and the click likelihood on 5,000
+   test sessions.
+4. The seeds are 100 to 109. The baseline is `kinds_1`. Holm's correction covers all
+   differences of the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ ROWS = (*FITTED[:MOST], "chosen", "averaged")
 
 
 class Result(NamedTuple):
-    """The results of a fitted row."""
+    """Validation likelihood and metrics of a fitted row."""
 
     validation: float
     metrics: dict[str, float]
@@ -86,7 +87,7 @@ class Kinds:
 
 @lru_cache(maxsize=1)
 def results(population: str, seed: int) -> dict[str, Result]:
-    """All fitted rows of one world; the last world is cached."""
+    """The results of all fitted rows in one world; the last result is cached."""
     from benchmarks.questions.worlds import logged, parts, stochastic
 
     forget()

@@ -2,24 +2,25 @@
 
 Protocol, fixed before any result was seen:
 
-1. Each small world has 10,000 sessions of the production ranker. The populations are
-   layouts. `list` is one column of ten items. `2x5`, `5x2` and `3x4` are grids with
-   this number of rows and columns; attractive cells draw attention from their
-   neighbours, more within a row than across rows. `carousel` has two rows of five items
-   that users swipe independently, and no cell draws attention from another.
-2. The models are trained as by `debias.fit` with its defaults, except for batches of
-   128. `xpa_own` is XPA without neighbours. `xpa_places` reads the positions of
+1. Each small world has 10,000 sessions that the production ranker logged. The
+   populations are layouts. `list` is one column of ten items. `2x5`, `5x2` and `3x4`
+   are grids, named by their numbers of rows and columns. An attractive cell of a grid
+   draws attention from its neighbours, most of all from neighbours in the same row.
+   `carousel` has two rows of five items that users swipe independently, and no cell
+   draws attention from another.
+2. The models are trained with the defaults of `debias.fit`, except for batches of 128
+   sessions. `xpa_own` is XPA without neighbours. `xpa_places` reads the positions of
    neighbours, `xpa_relevance` reads their relevance, and `xpa` reads position and
-   relevance. The attention weights of these models depend only on the layout. In
-   `xpa_items`, they also depend on the relevance of both items. Its queries and keys
-   have half the size, so it has 272 attention parameters, compared with 288 in `xpa`.
-   `production` is the production ranker itself.
-3. The metrics on the test queries are NDCG@5 by grades and the exact expected clicks.
-   The click likelihood is measured on 10,000 test sessions. `attention_correlation` is
-   Spearman's correlation of attention with the true influence of cells on each other,
-   in one test session.
-4. There are ten seeds from 100 on. The baseline is `xpa_own`. Holm's correction is over
-   all differences of the table.
+   relevance. The attention weights of these models depend only on the layout. The
+   attention weights of `xpa_items` also depend on the relevance of both items. Queries
+   and keys of `xpa_items` have half the size, so `xpa_items` has 272 attention
+   parameters, compared with 288 in `xpa`. `production` is the production ranker itself.
+3. The metrics on the test queries are NDCG@5 with true grades and the exact expected
+   number of clicks. The click likelihood is measured on 10,000 test sessions.
+   `attention_correlation` is Spearman's correlation of attention with the true
+   influence of cells on each other, in one test session.
+4. The seeds are 100 to 109. The baseline is `xpa_own`. Holm's correction covers all
+   differences of the table.
 """
 
 from typing import TYPE_CHECKING

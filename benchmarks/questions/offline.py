@@ -1,23 +1,26 @@
-"""Agreement of metrics of offline evaluation with the truth.
+"""Agreement of offline evaluation metrics with the truth.
 
 Protocol, fixed before any result was seen:
 
-1. Each small world compares ten rankers. Seven are models (`naive`, `position_feature`,
-   `additive`, `product`, `xpa`, `softmax_naive`, `listwise`). They are trained on 5,000
-   sessions of the production ranker, as by `debias.fit` but with batches of 128 and at
-   most four passes. Three are ridge regressions on the grades of 20 queries (the
-   production ranker), of 72 queries and of all training queries.
-2. A scoreboard is a metric that gives each ranker a number. It is computed from 5,000
-   sessions of the test queries that the production ranker logged:
+1. Each small world compares ten rankers. Seven rankers are models (`naive`,
+   `position_feature`, `additive`, `product`, `xpa`, `softmax_naive`, `listwise`). The
+   models are trained on 5,000 sessions that the production ranker logged. Their
+   training settings are the defaults of `debias.fit`, except for batches of 128
+   sessions and at most four passes. The other three rankers are ridge regressions on
+   grades: of 20 queries (the production ranker), of 72 queries, and of all training
+   queries.
+2. A scoreboard is a metric that gives each ranker a number. All scoreboards except
+   `interleaving` and `ab_test` are computed from 5,000 sessions of test queries, which
+   the production ranker logged:
 
 | scoreboard | number |
 |---|---|
 | `log_likelihood` | log-likelihood of clicks; only for models that predict clicks |
 | `concordance` | share of correctly ordered pairs (click, skip) at a query and rank |
 | `click_ndcg` | NDCG@10 of the re-ranked logged lists, with clicks as relevance |
-| `click_ndcg_ips` | DCG@10 of the same lists, with clicks divided by examination |
+| `click_ndcg_ips` | DCG@10 of re-ranked logged lists, clicks divided by examination |
 | `examination_ips` | expected clicks, weighted by examination (`off_policy`) |
-| `placement_ips` | expected clicks, weighted by examined positions, weights <= 10 |
+| `placement_ips` | expected clicks, weighted by expected examination, weights <= 10 |
 | `policy_ips` | expected clicks, by logged propensities, self-normalised and clipped |
 | `policy_dr` | `policy_ips`, doubly robust with the predictions of `product` |
 | `interleaving` | wins minus losses against production in 5,000 team drafts |
@@ -26,15 +29,16 @@ Protocol, fixed before any result was seen:
    Examination is estimated from the training log. `interleaving` and `ab_test` need
    separate traffic for each ranker. So they are online metrics and are shown
    separately.
-3. The truth is the exact expected clicks on the ten best items, and NDCG@10 by grades,
-   both on the test queries. `tau_clicks` and `tau_ndcg` are Kendall's correlations of a
-   scoreboard with these two, over the rankers. `tau_clicks_five` is the same as
-   `tau_clicks` over the five models that predict clicks. `clicks_lost` is the loss of
-   expected clicks if the scoreboard chooses the ranker, relative to the best ranker
-   that it can evaluate.
-4. The populations are position-based, mixed, and trusting users. There are ten seeds
-   from 100 on. The baseline is `click_ndcg`. Holm's correction is over all differences
-   of the table.
+3. A ranker has two true values on the test queries: the exact expected number of clicks
+   on its ten best items, and NDCG@10 with true grades. `tau_clicks` is Kendall's
+   correlation of a scoreboard with the expected clicks, over the rankers. `tau_ndcg` is
+   Kendall's correlation with NDCG@10. `tau_clicks_five` is `tau_clicks` over only the
+   five models that predict clicks. `clicks_lost` is the loss of expected clicks if the
+   scoreboard chooses the ranker, relative to the best ranker that the scoreboard can
+   evaluate.
+4. The populations are position-based, mixed, and trusting users. The seeds are 100 to
+   109. The baseline is `click_ndcg`. Holm's correction covers all differences of the
+   table.
 """
 
 from collections.abc import Callable, Mapping
@@ -87,7 +91,7 @@ class Scoreboard:
 
 
 def agreement(found: Judged, board: str) -> dict[str, float]:
-    """Agreement of a scoreboard with the truth, over rankers."""
+    """Correlations of a scoreboard with the truth, and clicks lost by its choice."""
     numbers = found.boards[board]
     names = list(numbers)
     best = max(names, key=numbers.__getitem__)
@@ -145,7 +149,7 @@ def judged(crowd: str, seed: int) -> Judged:
 def rankers(
     found: Any, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Scores of the test items by ranker, click likelihoods, and predicted clicks.
+    """Scores and click likelihoods by ranker on the test split, and predicted clicks.
 
     The predicted clicks, (items, L), are the click probabilities of the model `product`
     for each item at each rank.
@@ -184,11 +188,11 @@ def guessed(model: Any, features: np.ndarray, ranks: int) -> np.ndarray:
 def by_clicks(
     found: Any, guess: np.ndarray
 ) -> dict[str, Callable[[np.ndarray], float]]:
-    """Functions from scores (items,) to metrics that only need the test log.
+    """Offline metrics, as functions of scores (items,); they only need the test log.
 
     Args:
         found: The world.
-        guess: (items, L) click probabilities, for `policy_dr`.
+        guess: (items, L) predicted click probabilities, for `policy_dr`.
     """
     from benchmarks.ranking.learners import estimated_examination
     from benchmarks.ranking.protocol import TEMPERATURE

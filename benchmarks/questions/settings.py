@@ -1,4 +1,4 @@
-"""Training settings on small worlds; does not load TensorFlow."""
+"""Training settings for small worlds; importing it does not load TensorFlow."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ BATCH = 128  # sessions
 
 
 def config(seed: int = 0) -> TrainingConfig:
-    """The defaults with small batches, which need fewer passes over small logs."""
+    """The default settings with small batches, which need fewer passes."""
     return TrainingConfig(batch_size=BATCH, seed=seed)
 
 

@@ -15,12 +15,13 @@ LOGGING = "production"  # the row that keeps the logging ranker
 
 @dataclass(frozen=True)
 class OnCrowd:
-    """One row on the clicks of one population.
+    """One row: a model trained on the clicks of one population.
 
     Attributes:
-        row: A learning row of `benchmarks.ranking.learners`, or `LOGGING`.
+        row: Name of a row in `benchmarks.ranking.learners`, or `LOGGING` for the
+            production ranker.
         population: Name of the population.
-        crowds: Function from the name to the population.
+        crowds: Function that returns the population with a name.
         sessions: Number of training sessions, and of test sessions.
         list_size: Items per list.
     """

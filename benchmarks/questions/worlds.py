@@ -1,9 +1,9 @@
 """Small worlds for the tables on open questions.
 
-Each world has 400 generated queries with 10 to 40 items (median 20). They are split 60
-: 20 : 20 into training, validation and test queries. The production ranker is ridge
-regression on the grades of some training queries. A policy shows ten items per session
-by the scores of this ranker.
+Each world has 400 generated queries with 10 to 40 items (median 20). The queries are
+split 60/20/20 into training, validation and test queries. The production ranker is
+ridge regression on the grades of some training queries. A policy shows ten items per
+session by the scores of this ranker.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ MakePolicy = Callable[[Ranker], Policy]
 
 
 class Part(NamedTuple):
-    """Queries of one split, with their standardised features."""
+    """Queries of one split, with standardised features."""
 
     data: RankingData
     production: np.ndarray  # (items,) scores of the production ranker
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 def parts(
     seed: int, labels: float = 0.01, fewest: int = FEWEST, queries: int = QUERIES
 ) -> list[Part]:
-    """The three splits of one seed.
+    """The training, validation and test split of one seed.
 
     Args:
         seed: Seed of queries, items, grades and split.
@@ -59,7 +59,7 @@ def parts(
 
 
 def stochastic(ranker: Ranker) -> Policy:
-    """A Plackett-Luce policy: production rankings change from day to day."""
+    """A Plackett-Luce policy, because production rankings change from day to day."""
     return PlackettLuce(ranker, TEMPERATURE)
 
 
@@ -75,7 +75,7 @@ def logged(
     """Simulates a log of each split; the validation log has a quarter of the sessions.
 
     Args:
-        crowd: The population of users.
+        crowd: Population of simulated users.
         three: The splits.
         scores: (items,) scores by which the policy ranks, for each split.
         policy: Function from a ranker to a policy.
