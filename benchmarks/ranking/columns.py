@@ -1,4 +1,4 @@
-"""The gain from a badge in the bias tower, and from a categorical feature.
+"""The gain from a badge column in the bias tower, and from a categorical feature.
 
 Each seed draws two new worlds, one for badges and one for categories. Attraction is a
 function of the features, so that a relevance tower can learn it exactly. All rows train
@@ -8,8 +8,8 @@ that no session has shown.
 | row | training data |
 |---|---|
 | `no_badge` | clicks of users who ignore badges, an upper bound |
-| `with_column` | clicks of users who examine badged items twice as often; the badge |
-| `without_column` | the clicks of `with_column`, without the badge |
+| `with_column` | badges, and clicks of users who examine badged items twice as often |
+| `without_column` | the clicks of `with_column`, but no badges |
 | `category` | a category as integer codes, which the default model embeds |
 | `one_hot` | the category as one column per value, encoded by hand |
 | `dropped` | only the numerical features |

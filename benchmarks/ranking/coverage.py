@@ -1,8 +1,8 @@
-"""Coverage of the intervals of examination.
+"""Coverage of confidence intervals of examination.
 
 For each replication, a new log is simulated, and each estimator gives intervals for
-examination. The coverage of 95% intervals should be 95%: this share should contain the
-true value.
+examination. The coverage is the share of intervals that contain the true value. The
+coverage of 95% intervals should be 95%.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ REPLICATIONS, REPLICATES = 20, 25
 
 @dataclass(frozen=True)
 class Kind:
-    """Simulated logs: expert lists of five items with position-based users."""
+    """A kind of log: an expert ranker shows five items to position-based users."""
 
     queries: int
     sessions: int
@@ -72,7 +72,7 @@ class Coverage:
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 
     def replicate(self, seed: int) -> np.ndarray:
-        """(ranks - 1,) whether each interval holds the truth; nan without interval."""
+        """(ranks - 1,) 1 if an interval holds the truth, else 0; nan if there is none."""
         from debias.propensity import estimate
 
         log, features = simulated(self.method, self.population, seed)
@@ -87,10 +87,11 @@ class Coverage:
 
 
 def simulated(method: str, population: str, seed: int) -> tuple[Any, Any]:
-    """A log, and features for the estimators that need them.
+    """A simulated log, and features if the estimator `method` reads features.
 
-    For estimators that read features, attraction follows their assumption: logistic in
-    the features for regression-EM, log-linear for the dual learning algorithm.
+    If the estimator reads features, attraction has the form that the estimator assumes:
+    logistic in the features for regression-EM, log-linear for the dual learning
+    algorithm.
     """
     from simulators.behaviours import PositionBased
     from simulators.clicks import simulate

@@ -1,7 +1,7 @@
-"""Judgments from clicks compared with other measures; checks of plans.
+"""Compares judgments from clicks with other measures, and checks plans.
 
 A judgment is good if it orders the items of a query by their true attraction. A plan is
-correct if a log that follows it gives every rank the promised standard error.
+correct if a log that follows the plan gives every rank the promised standard error.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,8 @@ def simulated(population: str, seed: int) -> tuple[Any, Any]:
 def judged(population: str, seed: int, told: bool = False) -> Judged:
     """The judgments of one seed; the last result is cached.
 
-    Judgments use propensities estimated from the log or, if `told`, the true
-    examination and trust of the population.
+    Judgments use propensities that are estimated from the log. If `told`, they use the
+    true examination and trust of the population instead.
     """
     from benchmarks.ranking.learners import examination_of
     from debias.propensity import Propensities, judge, propensities
@@ -140,14 +140,14 @@ def taus(
 
     Somers' D divides by the number of pairs that the truth orders, so a pair that the
     measure ties counts as if it were ordered at random. Tau-b divides by the geometric
-    mean of two numbers: the pairs that the truth orders, and the pairs that the measure
-    orders.
+    mean of two numbers: the number of pairs that the truth orders, and the number of
+    pairs that the measure orders.
 
     Args:
         query: (P,) ascending.
         value, truth: (P,).
-        decided_by: (P,) another measure; only pairs that it does not tie count. With
-            None, all pairs count.
+        decided_by: (P,) another measure. Two items count as a pair only if their values
+            of this measure differ. With None, all pairs count.
 
     >>> found = taus(np.zeros(3, int), np.array([2.0, 1, 1]), np.array([3.0, 2, 1]))
     >>> np.round(found, 3).tolist()
@@ -187,10 +187,10 @@ JUDGMENTS = tuple(
 
 @dataclass(frozen=True)
 class Kept:
-    """Whether logs that follow a plan reach the promised error.
+    """Whether logs that follow a plan reach the promised standard error.
 
-    The plan reads a log in a fixed order. If the population is "bounds", the plan has
-    no other information; if it is "known", the plan also knows examination.
+    The plan is computed from a log in a fixed order. In the population "known", the
+    plan also uses the true examination. In the population "bounds", it does not.
     """
 
     se: float

@@ -1,8 +1,9 @@
-"""Learning rows of the ranking tables: builders of models.
+"""Builders of the models that the ranking tables train.
 
-Every row has the same relevance tower. A row reads features, layout and clicks of the
-training log. Rows with `known` in their names also read the true examination. The
-`view` of a row is a function that changes the world before training.
+Rows have the same relevance tower, unless their names say otherwise. A row reads
+features, layout and clicks of the training log. Rows with `known` in their names also
+read the true examination. The `view` of a row is a function that changes the world
+before training.
 """
 
 import warnings
@@ -58,7 +59,7 @@ def unchanged(world: World) -> World:
 
 
 class Learner(NamedTuple):
-    """A learning row: a builder of its model, and its view of a world."""
+    """A row that learns: builder of its model, and the change of its world."""
 
     build: Builder
     view: Callable[[World], World] = unchanged
@@ -69,7 +70,7 @@ def bias(seed: int, world: World) -> BiasTower:
 
 
 def known_examination(world: World) -> tuple[list[float], list[float]]:
-    """alpha and beta of the population: P(click) = alpha gamma + beta by position.
+    """alpha and beta of each position, where P(click) = alpha attraction + beta.
 
     These values are exact if items do not compete for clicks. If items compete, the
     values apply to an item whose neighbours have attraction 0.
@@ -154,7 +155,7 @@ def disentangled(seed: int, world: World) -> ClickModel:
 
 
 def weighted(world: World) -> World:
-    """Weights training impressions by the inverse frequency of the item at the rank."""
+    """Weights an impression by the inverse frequency of its item at its rank."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a log in fixed order is a row
         weight = policy_weights(world.train.log).weight
@@ -184,12 +185,12 @@ def clicked(world: World) -> World:
 
 
 class Known(ClickModel):
-    """A click model that knows everything except relevance.
+    """A click model that knows the true user behaviour and learns relevance.
 
-    P(click) = examination (low + (high - low) sigmoid(r(x))). low and high are the
-    click probabilities after examination for attractions 0 and 1, given the position of
-    the item and the type of the user. `context`, `(batch, 3 list_size)`, contains
-    examination, low and high.
+    P(click) = examination (low + (high - low) sigmoid(r(x))). Here, low and high are
+    click probabilities after examination: low for attraction 0, high for attraction 1.
+    They depend on the position of the item and on the type of the user. `context`,
+    `(batch, 3 list_size)`, contains examination, low and high.
     """
 
     def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
@@ -222,8 +223,8 @@ class Known(ClickModel):
 class Told(ClickModel):
     """A tower that is trained on the true attraction of every item.
 
-    It learns what infinitely many unbiased clicks would show. `context`, `(batch,
-    list_size)`, contains the attractions.
+    The tower learns what infinitely many unbiased clicks would show. `context`,
+    `(batch, list_size)`, contains the attractions.
     """
 
     def __init__(self, relevance: keras.layers.Layer, listwise: bool = False):
@@ -237,7 +238,7 @@ class Told(ClickModel):
     def session_losses(
         self, batch: Batch, clicks: Tensor, outputs: Tensor, training: bool = False
     ) -> Tensor:
-        """Cross-entropy of attraction or, if `listwise`, of its softmax over a list."""
+        """Cross-entropy of attraction or, if `listwise`, of a softmax over the list."""
         wanted = ops.where(clicks < 0, -1.0, batch["context"])
         loss = softmax_cross_entropy if self.listwise else click_cross_entropy
         return loss(wanted, outputs)

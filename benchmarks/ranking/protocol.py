@@ -2,22 +2,23 @@
 
 The protocol is the same for every row of a table:
 
-1. Queries are split into training, validation and test queries, 60 : 20 : 20, or by the
-   files of a data set if it has these splits.
+1. Queries are split 60/20/20 into training, validation and test queries. If a data set
+   has files for these splits, the files determine the split.
 2. A weak production ranker is fitted on the grades of 1% of the training queries, but
-   at least 20. It shows ten items to a simulated population. Lists are Plackett-Luce
-   draws from its scores, because production rankings change from day to day. In trials
-   with `Logging`, every query has ten random items, and an expert shows all ten by
-   their grades, best or worst first. A share of these sessions sees the items in random
-   order.
+   of at least 20 queries. It shows lists of ten items to a simulated population. A list
+   is a Plackett-Luce draw from the scores of the production ranker, because production
+   rankings change from day to day. Trials with `Logging` have another policy. In these
+   trials, every query has ten random items, and an expert ranker shows all ten in the
+   order of their grades, best or worst first. In a share of the sessions, the order is
+   random.
 3. A row reads features, layout and clicks of the training log.
-   `debias.training.fit_prepared` fits it, as it fits users' models. Training returns
-   the averaged weights with the best click likelihood on the validation log. It never
+   `debias.training.fit_prepared` fits the row, as in `debias.fit`. Training returns the
+   averaged weights with the best click likelihood on the validation log. Training never
    reads grades.
-4. Ranking metrics compare all items of the test queries, ordered by the relevance-only
-   score, with true grades. Click metrics use sessions of the test queries that the same
-   production ranker logged. `expected_clicks` is the exact expected number of clicks if
-   the population sees the ten best items by the row's own score.
+4. Ranking metrics order all items of each test query by the relevance-only score, and
+   evaluate this order by true grades. Click metrics use a log of the test queries by
+   the same production ranker. `expected_clicks` is the exact expected number of clicks
+   on the ten best items by the score of the row.
 """
 
 from collections.abc import Callable
@@ -64,7 +65,7 @@ class Split(NamedTuple):
 
 
 class World(NamedTuple):
-    """A simulated population and three splits, including the truth."""
+    """A simulated population, and the three splits with their simulated logs."""
 
     population: Population
     train: Split
@@ -173,9 +174,9 @@ def _split_queries(
 def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
     """Ranking metrics and expected clicks of test items ordered by `score` (items,).
 
-    `click_mrr` and `click_share@3` re-rank the lists of the test log. They are the mean
-    reciprocal rank of the first click, and the share of clicks on the first three
-    items.
+    `click_mrr` and `click_share@3` re-rank the lists of the test log. `click_mrr` is
+    the mean reciprocal rank of the first click. `click_share@3` is the share of clicks
+    on the first three items.
     """
     data, log = world.test.data, world.test.log
     assert data.labels is not None
@@ -193,10 +194,11 @@ def ranking_metrics(world: World, score: np.ndarray) -> dict[str, float]:
 
 
 def check_ndcg(data: RankingData, score: np.ndarray) -> None:
-    """Compares NDCG with TensorFlow Ranking's, if it is installed.
+    """Compares NDCG with the NDCG of TensorFlow Ranking, if that is installed.
 
     The two implementations treat ties and queries without a relevant item differently.
-    So ties are first broken by order, and such queries are left out.
+    So ties are broken by the order of the items, and queries without a relevant item
+    are left out.
 
     Raises:
         RuntimeError: The values differ by more than 1e-5.
@@ -250,8 +252,8 @@ def clicks_of(
 def click_metrics(log: ClickLog, logits: np.ndarray) -> dict[str, float]:
     """Likelihood and perplexity of the clicks of `log` under logits (S, L).
 
-    `click_skill` is 1 - loss / loss of a constant predictor. The constant predictor
-    gives every cell the mean click rate.
+    `click_skill` is 1 - loss / (loss of a constant predictor). The constant predictor
+    predicts the mean click rate for every cell.
     """
     likelihood = metrics.click_log_likelihood(log.click, logits, log.mask)
     rate = log.click[log.mask].mean()
@@ -309,7 +311,7 @@ def trained(
 
 
 def chosen(world: World, config: "TrainingConfig") -> str:
-    """The model that `debias.select` chooses by validation clicks."""
+    """Name of the model that `debias.select` chooses by validation clicks."""
     from debias.training import try_all
 
     return try_all(prepared(world), config).name

@@ -1,14 +1,15 @@
-"""Changes with the share of random order, compared with published changes.
+"""Compares the effect of random order on NDCG@10 with the published effect.
 
 The table is derived from the results of `confounding` and `confounding-rich`. A row is
-a step from one share of sessions in random order to the next, on logs that otherwise
-show the best or the worst items first. `change` is the change in NDCG@10 at this step,
-`published` is the published change, and `same_sign` is 1 at the seeds at which both
-have the same sign.
+a step from a log to a log with a larger share of sessions in random order. The other
+sessions of both logs show the best or the worst items first. `change` is the change in
+NDCG@10 at this step, and `published` is the published change. `same_sign` is 1 for a
+seed if both changes have the same sign.
 
-Published values are means of three seeds on MSLR30K by Hager et al., ICTIR 2025: a
-logit for each item (`per_item`), and a deep tower on logs that show the best items
-first, without weights (`product`) and with weights (`product_weighted`).
+Published values are means of three seeds on MSLR30K by Hager et al., ICTIR 2025. They
+have three models: a logit for each item (`per_item`), a deep tower without weights
+(`product`), and a deep tower with weights (`product_weighted`). The values of the
+towers are on logs that show the best items first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ def steps(model: str) -> dict[str, tuple[str, str, float]]:
 
 
 def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """A record for each model, step and seed that both logs of the step have."""
+    """A record for each model, step and seed with results on both logs of the step."""
     found = []
     for model, table in SOURCES.items():
         by_log: dict[str, dict[int, Record]] = {name: {} for name in LOGGED}

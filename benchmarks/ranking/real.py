@@ -1,10 +1,10 @@
 """Rankers on real features, with every query tested once per seed.
 
 The queries of a LETOR file or folder are divided into five folds, the same for every
-seed. The models tested on a fold were trained on clicks of three other folds and
-validated on clicks of the fifth fold. A seed determines the production ranker, the
-clicks and the initial weights. Every query counts once, so intervals are over queries
-and seeds together, see `benchmarks.harness.bootstrap`.
+seed. The models that are tested on a fold are trained on clicks of three other folds,
+and validated on clicks of the remaining fold. A seed determines the production ranker,
+the clicks and the initial weights. Every query is tested once per seed, so intervals
+are over queries and seeds together; see `benchmarks.harness.bootstrap`.
 """
 
 from collections.abc import Sequence

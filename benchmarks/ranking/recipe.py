@@ -1,9 +1,9 @@
 """The gain of each part of the training recipe, on the tuning worlds.
 
 Each row changes one part of the recipe: weight averaging, weight decay, batch size,
-learning rate, or number of passes. `adam_alone` has neither averaging nor decay, a low
-rate and few passes. A row of this table is one part of the recipe, so a population of
-this table is a learner together with simulated users.
+learning rate, or number of passes. `adam_alone` has no averaging, no decay, a low
+learning rate and few passes. Rows of this table are parts of the recipe, so its
+populations are pairs of a learner and simulated users.
 """
 
 from collections.abc import Mapping

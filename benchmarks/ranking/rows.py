@@ -1,9 +1,9 @@
-"""Rows of the ranking tables: bounds, and fitting and measuring of rows.
+"""Fits and measures the rows of the ranking tables, including the bounds.
 
-A row is fitted in a world and then measured. All learning rows share one relevance
-tower, one optimiser and one budget. Only the weight decay differs by row. It was chosen
-in a tuning table, on worlds that no other table uses. `benchmarks.ranking.learners`
-builds the learning rows.
+A row is fitted in a world and then measured. All rows that learn have the same
+optimiser, budget and weight decay. The weight decay was chosen by the table
+`tuning-main`, on worlds that no other table uses. `benchmarks.ranking.learners` builds
+the rows that learn.
 """
 
 from collections.abc import Callable, Sequence
@@ -96,7 +96,7 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
 def alternatives(
     model: ClickModel, stands: Sequence[Place]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Alternative scores of a mixture."""
+    """Functions by which a mixture could also score items, by name."""
     if not (isinstance(model, Mixture) and model.predicts_clicks):
         return {}
     share = np.exp(np.asarray(model.log_prior()))

@@ -1,8 +1,9 @@
 """The cost of model selection: `auto` compared with the best row by population.
 
-The table is derived from the results of `main` and `mixed-users`. Their row `auto` is
-the model that `debias.select` chooses by validation clicks only. `best` is the row with
-the highest mean NDCG@5 on a population, which is unknown before the evaluation.
+The table is derived from the results of `main` and `mixed-users`. In both tables,
+`auto` is the model that `debias.select` chooses by validation clicks only. `best` is
+the row with the highest mean NDCG@5 on a population, which is unknown before the
+evaluation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,10 @@ ByRow = dict[str, dict[int, Record]]  # by seed
 
 
 def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
-    """Records of the rows `ROWS`, for each population and for all together.
+    """Records of the rows `ROWS`, for each population and for all populations.
 
-    `chose_best` of `auto` is 1 for seeds with which `auto` is as good as the best row.
+    `chose_best` of `auto` is 1 for each seed for which `auto` is as good as the best
+    row.
     """
     crowds = {
         population: found

@@ -22,7 +22,7 @@ def identity(config: TrainingConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Logging:
-    """An expert policy by grades, except in a share of random sessions."""
+    """Policy that shows items by grade, or at random in a share of sessions."""
 
     best_first: bool
     random: float
@@ -36,7 +36,7 @@ class Drawn:
 
 
 def part_seed(seed: int, part: int, parts: int) -> int:
-    """A seed for each part, distinct from the seeds of parts with another `seed`.
+    """A seed that no other pair (`seed`, `part`) has.
 
     >>> [part_seed(seed, part, 2) for seed in (0, 1) for part in (0, 1)]
     [0, 1, 2, 3]

@@ -125,7 +125,7 @@ CONFOUNDED = (
 
 
 def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial, ...]:
-    """Every row on position-based users, for each log in `names`."""
+    """Trials of all rows on position-based users, for each log in `names`."""
     return tuple(
         Trial(row, name, size, TrainingConfig(), "pbm", LOGGED[name])
         for name in names

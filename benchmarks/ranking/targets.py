@@ -1,8 +1,8 @@
 """Rankers for orders, trained on clicks and orders.
 
-Attraction and conversion are functions of the features and are partly alike, so towers
+Attraction and conversion are correlated. They are functions of the features, so towers
 can learn them. Users are position-based, and a weak ranker shows the lists. All rows
-use the defaults of `debias.fit`. They are evaluated on queries that no session has
+use the defaults of `debias.fit`. The rows are evaluated on queries that no session has
 shown, by the true value of each item. This value is attraction times conversion, the
 expected orders of an examined impression.
 
@@ -10,10 +10,10 @@ expected orders of an examined impression.
 |---|---|---|
 | `click_only` | clicks, by `product` | attraction |
 | `order_only` | orders instead of clicks, by `product` | P(order given examination) |
-| `multi_target` | clicks and orders, by `multi_target` | attraction times conversion |
-| `multi_target_shared` | the same; outputs share all hidden layers | the same |
-| `multi_target_apart` | the same; outputs share no layers | the same |
-| `logging` | nothing | the ranker that showed the lists |
+| `multi_target` | clicks and orders, by `multi_target` | value |
+| `multi_target_shared` | clicks and orders; outputs share all hidden layers | value |
+| `multi_target_apart` | clicks and orders; outputs share no layers | value |
+| `logging` | nothing | score of the ranker that showed the lists |
 """
 
 from collections.abc import Mapping
@@ -99,7 +99,7 @@ class Targets:
         return log.select("order")
 
     def model(self, seed: int, log: Any) -> Any:
-        """The model of the row, or the name of a model."""
+        """The model of the row, or its name in `debias.presets`."""
         from debias.data.layout import layout_of
         from debias.layers import SharedBottom, Tower
         from debias.models import MultiTarget
@@ -155,7 +155,7 @@ def of_items(items: Items) -> Any:
 
 
 def judged(items: Items, score: np.ndarray) -> dict[str, float]:
-    """NDCG with true item values as gains, and the expected number of purchases.
+    """NDCG with true item values as gains, and the expected number of orders.
 
     `orders` is the expected number of orders in 1,000 sessions that show the ten best
     items by the score.

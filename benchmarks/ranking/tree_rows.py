@@ -1,8 +1,8 @@
-"""Tree rankers on the same clicks, by other libraries and by this library.
+"""Tree rankers of other libraries and of this library, on the same clicks.
 
-All rows except `trees` are LambdaMART with the same hyperparameters. One row uses
-XGBoost and all others LightGBM. The rows differ in labels, weights and corrections.
-`trees` is the product model whose relevance is a sum of trees.
+All rows except `trees` are LambdaMART with the same hyperparameters. `xgboost_unbiased`
+uses XGBoost, and the other LambdaMART rows use LightGBM. The rows differ in labels,
+weights and corrections. `trees` is the product model whose relevance is a sum of trees.
 """
 
 import warnings
@@ -107,9 +107,9 @@ def weights(world: Any) -> Score:
 
 
 def xgboost_unbiased(world: Any) -> Score:
-    """XGBoost's correction: position ratios after Unbiased LambdaMART.
+    """XGBoost's correction: position bias ratios, as in Unbiased LambdaMART.
 
-    It assumes that the rows of a group are in the order in which they were shown.
+    XGBoost assumes that the rows of a group are in the order in which they were shown.
     """
     import xgboost
 

@@ -32,10 +32,10 @@ REVISIONS = {
 class Trial:
     """A row of a ranking table: a model trained on the clicks of one population.
 
-    If `crowd` is set, it names the simulated users, and `population` names another
-    difference, such as size or `logging`. If `learner` is set, it names the model, and
-    `row` names a difference in its training. If `drawn` is set, each seed draws a new
-    world instead of new queries of the same world.
+    If `crowd` is set, it names the simulated users. Then `population` names another
+    property of the trial, such as its size or `logging`. If `learner` is set, it names
+    the model, and `row` names its training settings. If `drawn` is set, each seed draws
+    a new world instead of new queries of the same world.
     """
 
     row: str
@@ -74,7 +74,7 @@ def trials(
     size: Size,
     config: TrainingConfig | None = None,
 ) -> tuple[Trial, ...]:
-    """Every row on every population, trained by `debias.fit`, and the bounds."""
+    """Trials of all rows and of two bounds on every population."""
     return tuple(
         Trial(row, name, size, config or TrainingConfig())
         for name in crowds
@@ -117,7 +117,7 @@ def tuning(
     size: Size,
     settings: Mapping[float, TrainingConfig],
 ) -> Table:
-    """Learners with several settings, evaluated by clicks on separate worlds."""
+    """Table of learners with several settings, on worlds that no other table uses."""
     return Table(
         name=name,
         title=f"Validation likelihood by {title}",

@@ -32,14 +32,15 @@ WATCHED = 4096  # test sessions whose responsibilities are compared with types
 
 
 def beliefs(model: ClickModel, world: World) -> dict[str, float]:
-    """The comparisons that apply to a model, by name.
+    """Results of the comparisons that apply to a model, by name.
 
     For mixtures, `type_rand_index` compares the most likely components with the true
     user types. For XPA, `attention_correlation` is Spearman's correlation of attention
     with the true influence of neighbours. For models with examination,
     `examination_error` is the mean absolute error of log examination relative to the
-    first position. For models that rank at a reference position, `reference_tau` is the
-    agreement with the ranking at the position that differs most.
+    first position. For models that rank at a reference position, `reference_tau` is
+    Kendall's correlation of the served ranking with the ranking at the reference
+    position that changes it most.
     """
     found: dict[str, float] = {}
     if isinstance(model, Mixture) and len(world.population.types) > 1:

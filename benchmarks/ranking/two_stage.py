@@ -2,13 +2,14 @@
 
 | row | first stage | second stage |
 |---|---|---|
-| `control_function` | the logged rank by features | clicks by features and residual |
-| `control_function_softmax` | the same | the same, with a softmax over the list |
-| `upe` | the same | dual learning, propensities averaged over logging scores |
-| `ips_dcm_softmax` | dependent click model, by EM | clicks divided by its examination |
+| `control_function` | regression of rank on features | clicks by features, residual |
+| `control_function_softmax` | regression of rank | softmax of features and residual |
+| `upe` | regression of rank | dual learning, propensities averaged over logging scores |
+| `ips_dcm_softmax` | dependent click model, by EM | softmax of clicks / examination |
 
-The residual of a rank is the part that features do not explain: randomness, or further
-knowledge of the logging ranker. In serving, the residual is set to 0.
+The residual of a rank is the part that features do not explain. Its sources are
+randomness, and information that only the logging ranker has. In serving, the residual
+is set to 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,18 +70,20 @@ def first_stage(split: Split) -> Stage:
 
 
 class ControlFunction(ClickModel):
-    """logit P(click) = r(x, v), with v the residual of the rank; ranks by r(x, 0).
+    """Click model that reads the residual of the rank, and ranks by residual 0.
 
-    v = (rank - constant - x . slope) / error. If features do not explain all variation
-    of the rank, v captures the effect of position on clicks. Then r(x, 0) is relevance
-    at the expected rank of each item.
+    The model is logit P(click) = r(x, v), where v = (rank - constant - x . slope) /
+    error is the residual. Items are ranked by r(x, 0). If features do not explain all
+    variation of the rank, v captures the effect of position on clicks. Then r(x, 0) is
+    relevance at the expected rank of each item.
 
     Args:
         relevance: Layer `(..., F + 1)` to `(..., 1)`.
         slope, constant, error: Fields of `Stage`, from `first_stage`.
 
     Source: after Petrin and Train, A Control Function Approach to Endogeneity in
-    Consumer Choice Models, Journal of Marketing Research 2010, with rank for price.
+    Consumer Choice Models, Journal of Marketing Research 2010, with the rank in place
+    of the price.
     """
 
     def __init__(
@@ -123,9 +126,9 @@ class Unconfounded(ClickModel):
     reads the rank k and the logging score s, so that s explains this relevance. The
     ranker's training weights clicks by the inverse of
 
-        theta_k = mean over logging scores s of exp g(k, s),
+        theta_k = mean over logging scores s of exp g(k, s).
 
-    which adjusts for the observed confounder s.
+    This mean adjusts for the observed confounder s.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -212,7 +215,7 @@ class Unconfounded(ClickModel):
 
 
 class CellWeighted(ClickModel):
-    """A softmax ranker on clicks divided by the examination of their cells.
+    """Softmax ranker whose clicks are divided by the examination of their cells.
 
     Args:
         relevance: Layer `(..., F)` to `(..., 1)`.
@@ -243,11 +246,11 @@ class CellWeighted(ClickModel):
 
 
 def examined_by_dcm(world: World) -> World:
-    """Adds the examination of a click model to training and validation sessions.
+    """Adds examination by a dependent click model to training and validation logs.
 
-    Each split has its own fit, because their queries differ. Source: Vardasbi, de Rijke
-    and Markov, Cascade Model-based Propensity Estimation for Counterfactual Learning to
-    Rank, SIGIR 2020.
+    Each split has its own fit, because the splits have different queries. Source:
+    Vardasbi, de Rijke and Markov, Cascade Model-based Propensity Estimation for
+    Counterfactual Learning to Rank, SIGIR 2020.
     """
 
     def with_examination(split: Split) -> Split:

@@ -5,19 +5,19 @@
 | `mixture_2`, `mixture_5` | two or five components instead of three |
 | `mixture_uniform` | equal component shares instead of learned ones |
 | `mixture_tempered` | halved log-likelihoods in the posterior of the components |
-| `mixture_shared`, `mixture_trunk` | components share their tower, or its trunk |
+| `mixture_shared`, `mixture_trunk` | components share all layers, or all but the last |
 | `mixture_additive` | additive models instead of products as components |
-| `mixture_of_kinds` | components: a product, positions only, items only |
+| `mixture_of_kinds` | components: a product, a position-only and an item-only model |
 | `mixture_clicked` | sessions without a click are dropped |
 | `mixture_context` | component shares depend on the session's context |
 | `product_wide` | a product with the capacity of the mixture |
 | `softmax_naive_three` | the average of three towers instead of one tower |
 | `additive_plain` | no position dropout |
-| `xpa_own`, `xpa_places`, `xpa_relevance` | no attention, or only one of the two |
-| `xpa_self` | attention to the item itself in addition to others |
-| `xpa_positions` | only the position, without row and column |
+| `xpa_own`, `xpa_places`, `xpa_relevance` | no attention; to places; to relevance |
+| `xpa_self` | an item also attends to itself |
+| `xpa_positions` | reads only the position, not row and column |
 | `xpa_items` | attention also reads the relevance of both items |
-| `product_position` | only the position, without the other layout columns |
+| `product_position` | reads only the position, no other layout column |
 | `product_crossed`, `additive_crossed` | a bias for each pair (position, device) |
 """
 
