@@ -72,7 +72,7 @@ class Coverage:
         return {name: float(value) for name, value in {**every, **ranks}.items()}
 
     def replicate(self, seed: int) -> np.ndarray:
-        """(ranks - 1,) 1 if an interval holds the truth, else 0; nan if there is none."""
+        """(ranks - 1,) 1 if an interval holds the truth, 0 if not, nan without one."""
         from debias.propensity import estimate
 
         log, features = simulated(self.method, self.population, seed)

@@ -2,9 +2,9 @@
 
 | row | first stage | second stage |
 |---|---|---|
-| `control_function` | regression of rank on features | clicks by features, residual |
-| `control_function_softmax` | regression of rank | softmax of features and residual |
-| `upe` | regression of rank | dual learning, propensities averaged over logging scores |
+| `control_function` | rank regression on features | clicks by features, residual |
+| `control_function_softmax` | rank regression | softmax of features and residual |
+| `upe` | rank regression | dual learning, propensities averaged over logging scores |
 | `ips_dcm_softmax` | dependent click model, by EM | softmax of clicks / examination |
 
 The residual of a rank is the part that features do not explain. Its sources are

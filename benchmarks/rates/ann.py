@@ -1,9 +1,10 @@
 """Approximate search over a million vectors: recall, speed and build time.
 
-Vectors are clustered, like the vectors of towers. There are 2,000 centres with Zipf
-popularity near a 16-dimensional subspace, and items around them. All vectors have
-length 1. A user is the normalised sum of three items, with noise. Independent normal
-vectors, which have no close neighbours, are also measured.
+Vectors are clustered, like the vectors of towers. The 2,000 cluster centres lie in a
+16-dimensional subspace. The popularity of clusters follows Zipf's law, and items
+scatter around the centres. All vectors have length 1. A user is the normalised sum of
+three items, with noise. Independent normal vectors, which have no close neighbours, are
+also measured.
 """
 
 import tempfile
@@ -64,9 +65,10 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
 
 @dataclass(frozen=True)
 class Ann:
-    """One row: a searcher on vectors of one kind, with single queries on one thread.
+    """One row: an index of vectors of one kind, searched by one query at a time.
 
-    Times are processor times, because wall-clock times depend on other processes.
+    Searches use one thread. Times are processor times, because wall-clock times depend
+    on other processes.
     """
 
     row: str
@@ -78,7 +80,7 @@ class Ann:
         return {"dim": DIM, "k": K, "queries": QUERIES, **options}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """Recall at K, milliseconds per search, build time, megabytes."""
+        """Recall at K, milliseconds per search, build time, and megabytes on disk."""
         import faiss
 
         make, items = MAKERS[self.population]

@@ -1,18 +1,21 @@
 """Compressed id tables: cost of a step, and accuracy.
 
-A row of this table is a way to share table rows among ids. For example, `hash_16` has a
-sixteenth of the rows, and hashing assigns ids to them. There are three populations:
+Each row of this table is a way in which ids share embedding rows. For example,
+`hash_16` has one embedding row for every sixteen ids, and hashing assigns ids to
+embedding rows. There are three populations:
 
-1. `movielens-100k`: the FM tower by the recipe of table `retrieval`, in 32 dimensions.
-   Held-out users determine the number of passes, separately for each row.
-2. `1e7`: the same tower, after three passes, on a generated log of ten million items. A
-   thousand tastes have 10,000 items each, and users take the items of a taste in
-   proportion to 1 / (rank + 10). There are 200,000 users who take six items each, with
-   probability 4/5 of their own taste. If all tastes were known, the hit rate at 50
-   would be .21. The last items of 500 users are ranked among all ten million items.
+1. `movielens-100k`: the FM tower with the recipe of table `retrieval` and 32
+   dimensions. Events that are held out of the training events determine the number of
+   passes, separately for each row.
+2. `1e7`: the same tower, after three passes, on a generated log of ten million items.
+   Each of a thousand tastes has 10,000 items, which users take in proportion to 1 /
+   (rank + 10). Each of 200,000 users has a taste and takes six items. An item is of the
+   user's own taste with probability 4/5, and of a random taste otherwise. If all tastes
+   were known, the hit rate at 50 would be .21. The last items of 500 users are ranked
+   among all ten million items.
 3. `1e8`: a thousand steps on random ids of a hundred million items and ten million
-   users. This shows whether the tables fit into memory, and the cost of a step. Without
-   sharing, the tables would take 38 GB.
+   users. This population shows whether the tables fit into memory, and the cost of a
+   step. Without sharing, the tables would take 38 GB.
 
 `table_mb` is the size of the id tables. `step_ms` is the time of a step of 1,024
 events. `peak_gb` is the peak memory of a process that does nothing else.
@@ -80,7 +83,7 @@ def generated(
 
 
 def accuracy(row: str, population: str, seed: int) -> dict[str, float]:
-    """HR and NDCG for the last item of each user, and the size of the tables."""
+    """HR and NDCG for each user's last item, and the size of the id tables."""
     from benchmarks.retrieval.recipes import split
     from debias.retrieval.data.interactions import leave_last_out
     from debias.retrieval.training import selection
@@ -123,8 +126,8 @@ def cost(row: str, items: int, steps: int, seed: int) -> dict[str, float]:
     """Milliseconds per step with in-batch softmax, and the size of the tables.
 
     Args:
-        row: How items share table rows. There are a tenth as many users, who share rows
-            in the same way.
+        row: How items share table rows. Users share rows in the same way, and their
+            number is a tenth of the number of items.
         items: Number of items.
         steps: Number of timed steps, after three warm-up steps.
     """
@@ -207,9 +210,9 @@ CODES, LOOKED_UP = 1_000_000, 1 << 16
 def lookups(way: str, seed: int) -> dict[str, float]:
     """Vectors per second of `RowEmbedding`, compared with plain NumPy.
 
-    If torch is installed, its `EmbeddingBag` is measured too. All look up the same ids,
-    of a million ids that share a sixteenth as many rows. The lower bound of the time is
-    a copy of the vectors.
+    If torch is installed, its `EmbeddingBag` is measured too. All libraries look up the
+    same ids. The ids are drawn from a million ids that share 62,500 table rows. The
+    lower bound of the time is the time to copy the vectors.
 
     Raises:
         RuntimeError: The vectors differ.

@@ -1,8 +1,9 @@
 """Costs of a session, an event and an item, and estimates for large jobs.
 
-All costs are processor time in processes that may use one core. Rankers train on lists
-of ten items of a simulated log with 2,000 queries, with towers 136-64-32-1 and batches
-of 4,096. DSSM trains with batches of 1,024. Vectors have 64 dimensions. `hours`
+All costs are processor time in processes that may use one core. Rankers train on a
+simulated log with 2,000 queries and lists of ten items. Their towers have 136 inputs,
+hidden layers of 64 and 32 units, and one output. Their batches have 4,096 sessions.
+DSSM trains with batches of 1,024 events. Vectors have 64 dimensions. `hours`
 extrapolates these costs to large jobs.
 """
 
@@ -28,11 +29,13 @@ MANY = 16
 
 
 def hours(count: float, divided: float, processes: int = 1, each: float = 0) -> float:
-    """Hours of `count` units: count (divided / (n u) + each) / 3.6e9.
+    """Estimated hours for a job: count (divided / (n u) + each) / 3.6e9.
 
     Args:
-        divided: Microseconds per unit of the work that n processes share. Their
-            utilisation u is `UTILISATION`; a single process has u = 1.
+        count: Number of units of the job, such as sessions.
+        divided: Microseconds per unit of the work that n processes share. The
+            utilisation u of several processes is `UTILISATION`; a single process has
+            u = 1.
         processes: Number n of processes.
         each: Microseconds per unit of the work that every process does.
 
@@ -44,7 +47,7 @@ def hours(count: float, divided: float, processes: int = 1, each: float = 0) -> 
 
 
 def microseconds(run: Callable[[], Any], units: float) -> float:
-    """Processor time per unit of `run`."""
+    """Processor time of `run`, in microseconds per unit."""
     start = time.process_time()
     run()
     return 1e6 * (time.process_time() - start) / units

@@ -28,7 +28,7 @@ MODELS = ("product", "mixture", "xpa", "dssm")
 
 
 def click_model(name: str, seed: int = 0) -> Any:
-    """A model with the sizes of this comparison."""
+    """An untrained click model with the sizes of this comparison."""
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
 
@@ -84,7 +84,7 @@ def of_clicks(name: str, sessions: int, seed: int) -> dict[str, Round]:
 
 
 def of_events(sessions: int, seed: int) -> dict[str, Round]:
-    """One round of each loop, for a DSSM on ids with in-batch softmax without logQ."""
+    """One round of each loop, for a DSSM on ids and in-batch softmax without logQ."""
     import keras
 
     from benchmarks.rates.hand_written import by_adam, two_tower_loss
@@ -136,7 +136,7 @@ def measure(name: str, sessions: int, rounds: int, seed: int = 0) -> dict[str, f
 
 
 def verdict(found: dict[str, float]) -> str:
-    """Whether the compiled loop is faster than Keras's, each at its better XLA setting.
+    """Compares the compiled loop with Keras's loop, each at its better XLA setting.
 
     >>> rates = {"loop": 90.0, "loop_xla": 120.0, "keras": 100.0, "keras_xla": 80.0}
     >>> verdict({**rates, "by_hand": 240.0, "by_hand_xla": 60.0})

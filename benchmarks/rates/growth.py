@@ -1,9 +1,9 @@
 """Growth of cost with size: the exponent b of seconds ~ size^b.
 
-Each case trains one model while one size grows and the other sizes stay at `Sizes`.
-Each round measures all sizes in turn, so that a slow period of the machine affects all
-of them. The result is the median round. Fixed costs, such as the start of a step, make
-the exponent smaller than the exponent of the arithmetic.
+Each case trains one model while one size grows. All other sizes have their default
+values in `Sizes`. Each round measures all sizes in turn, so that a slow period of the
+machine affects all of them. The result is the median round. Fixed costs, such as the
+start of a step, make the exponent smaller than the exponent of the arithmetic.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """The data of one timed call."""
+    """Sizes of the data and of the model in one timed call."""
 
     sessions: int = 8192
     batch: int = 512
@@ -73,9 +73,9 @@ def epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
 
 
 def retrieval_epoch(name: str, sizes: Sizes, seed: int) -> Callable[[], Any]:
-    """Steps of a retrieval model on ids.
+    """Training steps of a retrieval model on ids.
 
-    The steps neither read nor write table rows that are not in the batch.
+    A step reads and writes only the embedding rows of the ids in its batch.
     """
     from debias.engine.optimizers import RowWiseAdam
     from debias.retrieval.models import fm_tower

@@ -2,7 +2,7 @@
 
 Each loop trains one model, one epoch per call, with hand-written variables and Adam.
 `by_adam` compiles the epoch as one tf.function. `in_jax`, which only trains the
-additive model, compiles it as one scan.
+additive model, compiles the epoch as one scan.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def initial(sizes: Sequence[int], length: int, seed: int) -> list[np.ndarray]:
 
 
 class Job(NamedTuple):
-    """Data and settings of a loop."""
+    """Data and settings of a training loop."""
 
     features: np.ndarray
     item: np.ndarray
@@ -62,7 +62,7 @@ def by_adam(
     Args:
         loss: Function of the weights and of the columns of a batch.
         start: The initial weights.
-        columns: Columns with a row per session.
+        columns: Arrays with one row per session.
         batch: Sessions per step. It must divide the number of sessions.
         jit: Whether XLA compiles a step.
     """
@@ -133,7 +133,7 @@ def entropy(clicked: Any, logits: Any) -> Any:
 
 
 def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """The additive model; the last weight is the bias of each position, (L,)."""
+    """Loss of the additive model; the last weight is the position biases, (L,)."""
     import tensorflow as tf
 
     logits = relevances(x, weights[:-1])[..., 0] + weights[-1]
@@ -141,7 +141,7 @@ def additive_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def product_logits(weights: Weights, x: Any) -> Any:
-    """The product model; the last weight is a table (L + 1, 1) of positions."""
+    """Logits of the product model; the last weight is a position table (L + 1, 1)."""
     import tensorflow as tf
 
     r = relevances(x, weights[:-1])[..., 0]
@@ -157,7 +157,7 @@ def product_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """The mixture; its weights are logits of the shares, then product models."""
+    """Loss of the mixture; weights: logits of the shares, then the product models."""
     import tensorflow as tf
 
     shares, *rest = weights
@@ -169,7 +169,7 @@ def mixture_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
-    """XPA: tower, table of positions, own terms, and two attention terms."""
+    """Loss of XPA; weights: tower, position table, own terms, two attention terms."""
     import tensorflow as tf
 
     *inner, places, own, shift, place = weights[:-10]
@@ -185,7 +185,7 @@ def xpa_loss(weights: Weights, x: Any, clicked: Any) -> Any:
 
 
 def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
-    """In-batch softmax of a DSSM on ids: (B,) users and (B,) distinct items.
+    """In-batch softmax loss of a DSSM on ids: (B,) users and (B,) distinct items.
 
     Each half of the weights is an id table and a tower. Item vectors have length 1.
     """
@@ -203,7 +203,7 @@ def two_tower_loss(weights: Weights, user: Any, item: Any) -> Any:
 
 
 def in_jax(job: Job) -> Callable[[], list[np.ndarray]]:
-    """The same loop in JAX; the batch size must divide the number of sessions."""
+    """`in_tensorflow` in JAX; the batch size must divide the number of sessions."""
     from functools import partial
 
     import jax

@@ -1,11 +1,12 @@
-"""Kill -9 at random moments: nothing is lost, and the result is the same.
+"""Kills jobs by kill -9 at random moments, and compares their outputs.
 
-Each row is a job. It first runs undisturbed. Then it is started and killed at a random
-moment, uniform between 0 and 1.2 times the undisturbed duration. It is started again
-until it ends before it is killed. This is repeated on fresh folders until `KILLS`
-processes were killed. Jobs are commands. Their processes have already imported
-TensorFlow, so that kills interrupt the work and not the import. The job `worker` is a
-pass over a log on a Dask cluster, in which a worker is killed and another one joins.
+Each row is a job, usually a command. The job first runs undisturbed. Then it is started
+and killed at a random moment, uniform between 0 and 1.2 times the duration of the
+undisturbed run. It is started again until it ends before it is killed. All this is
+repeated on fresh folders until `KILLS` processes were killed. The processes have
+already imported TensorFlow, so that kills interrupt the work and not the import. The
+job `worker` is a pass over a log on a Dask cluster, in which a worker process is killed
+and replaced.
 
     python -m benchmarks.rates.kills import 50    # kill the job `import` 50 times
 """
@@ -49,10 +50,11 @@ class Job:
     Attributes:
         prepare: Function that writes the inputs of the job to the current folder.
         run: Function that runs the job in the current folder.
-        seen: Function from the folder to the outputs that a reader sees there, by name.
-            It raises ValueError if an output is damaged.
-        grows: Names of outputs that must not decrease. If there are none, every output
-            must equal the output before the job or after the undisturbed run.
+        seen: Function that returns the outputs that a reader sees in a folder, by name.
+            The function raises ValueError if an output is damaged.
+        grows: Names of outputs that must not decrease. If no names are given, every
+            output must equal the output before the job or the output of the undisturbed
+            run.
     """
 
     prepare: Callable[[], None]
@@ -78,7 +80,7 @@ class Job:
 
 
 def act(job: Callable[[], None], folder: Path, seconds: float | None = None) -> bool:
-    """Runs a job in a process that is killed after some seconds; True if it ended.
+    """Runs a job and kills it after `seconds`; returns whether it ended earlier.
 
     Raises:
         RuntimeError: The job failed.
@@ -107,14 +109,14 @@ def _inside(job: Callable[[], None], folder: Path, log: Path) -> None:
 
 
 def killed(job: Job, kills: int, seed: int) -> dict[str, float]:
-    """Kills a job `kills` times, and compares its outputs.
+    """Kills a job `kills` times, and compares outputs with an undisturbed run.
 
     Returns:
         `kills` is the number of kills, and `lost` the number of kills after which an
-        output was lost. `resumed` is the number of jobs that ended after a kill.
-        `equal` is the number of these jobs with the same outputs as the undisturbed
-        run. `left` is the number of hidden files that these jobs left and the
-        undisturbed run does not leave.
+        output was lost. `resumed` is the number of runs that ended after at least one
+        kill. `equal` is the number of these runs with the same outputs as the
+        undisturbed run. `left` is the number of hidden files that these runs left,
+        except files that the undisturbed run leaves too.
     """
     rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)
     with TemporaryDirectory() as temporary:
@@ -190,7 +192,7 @@ ROWS, LIST = 120_000, 10  # of the table to rank
 
 
 def clicks(path: Path, rows: int, seed: int) -> None:
-    """Lists with eight features and clicks on some items, as Parquet."""
+    """Writes lists of items with eight features and random clicks as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -219,7 +221,7 @@ RANK = ("rank", "trained", "table.parquet", "-o", "ranked.parquet", "--force")
 
 
 def events(path: Path, rows: int, seed: int) -> None:
-    """Impressions and clicks as CSV."""
+    """Writes impressions and clicks as CSV."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -245,7 +247,7 @@ IMPORT = ("import", "events", "-o", "log", "--memory", "0.01", "--force")
 
 
 def interactions(path: Path, first: int, rows: int) -> None:
-    """Interactions of users with items, as CSV."""
+    """Writes interactions of users with items as CSV."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -272,8 +274,8 @@ UPDATE = ("retrieval", "update", "root", "day2.csv", "--every", "100")
 def version(folder: Path) -> dict[str, Any]:
     """The parts of the served version, and the number of applied events.
 
-    The tower is compared by its user vectors, because an export orders its graph at
-    random.
+    The tower is compared by its user vectors, because an export writes the nodes of the
+    ONNX graph in random order.
 
     Raises:
         ValueError: A version is damaged.
@@ -301,7 +303,7 @@ def version(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A row of a table, which takes a moment to measure."""
+    """A row of the table `DRAWN`, which takes 30 milliseconds to measure."""
 
     row: str
     population: str = "none"
@@ -310,7 +312,7 @@ class Drawn:
         return {}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """The mean of random numbers, drawn by the seed and the row."""
+        """The mean of random numbers, which the seed and the row determine."""
         time.sleep(0.03)
         rng = np.random.default_rng([seed, int(self.row)])
         return {"mean": rng.random(1000).mean()}
@@ -368,7 +370,7 @@ SESSIONS, SHARDS, WORKERS = 40_000, 40, 2
 
 
 def killed_workers(kills: int, seed: int) -> dict[str, float]:
-    """The same as `killed`, for passes over a log in which a worker is killed."""
+    """Like `killed`, for passes over a log in which a cluster worker is killed."""
     from distributed import LocalCluster
 
     rng, found = np.random.default_rng(seed), dict.fromkeys(COUNTS, 0)

@@ -1,12 +1,13 @@
 """One pass of `debias train` over a log on disk with a memory limit.
 
-The log is simulated and trained on with the commands that users run. The model is
-`product`. A tenth of the queries is held out for validation, and another tenth for the
-test. The memory limit is the limit of a Linux control group, which kills processes that
-use more, including cached files. Creating a control group needs root. Without it,
-memory is only monitored, and the row has no `limit_gb`.
+Commands for users simulate the log and train on it. The model is `product`. A tenth of
+the queries is held out for validation, and another tenth for the test. A Linux control
+group enforces the memory limit: it kills processes that use more memory, including
+cached files. Creating a control group needs root. Without root, memory is only
+monitored, and the row has no `limit_gb`.
 
-`Mixed` reads, trains on and ranks a table of raw features of every kind instead.
+The row of `Mixed` trains on and ranks a table with raw features of every kind. The rows
+of `Clustered` compare two cluster workers with one process.
 """
 
 import json
@@ -141,8 +142,7 @@ CLICKED = 0.3 / np.arange(1, PLACES + 1)
 
 
 def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
-    """20 columns of a shop: numbers, dates, booleans, text and lists, with missing
-    values.
+    """20 columns of a shop, with numbers, dates, booleans, text, lists and gaps.
 
     >>> found = mixed_features(np.random.default_rng(0), 100)
     >>> len(found), found["f_brand"].null_count > 0, found["f_since"].type
@@ -178,7 +178,7 @@ def mixed_features(rng: np.random.Generator, rows: int) -> dict[str, pa.Array]:
 
 
 def write_mixed(path: Path, lists: int, seed: int) -> None:
-    """Impressions with `mixed_features`, with each (query, item) pair once."""
+    """Writes impressions with `mixed_features`; no (query, item) pair is repeated."""
     rng = np.random.default_rng(seed)
     writer = None
     for first in range(0, lists, PIECE):
@@ -204,7 +204,7 @@ def write_mixed(path: Path, lists: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Mixed:
-    """The commands on 10 million impressions with 20 features of all kinds."""
+    """Trains on and ranks 10 million impressions with 20 features of all kinds."""
 
     population: str = "10M-mixed"
     row: str = "train"
@@ -221,7 +221,7 @@ class Mixed:
         }
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """`rate` is lists per second of `train`; `rank_...` are values of `rank`."""
+        """`rate` is lists per second of `train`; metrics `rank_...` measure `rank`."""
         train = ["debias", "train", "log.parquet", "-c", "features=f_*", "--json"]
         train += ["-c", "categories=f_region", "--model", "product", "--epochs", "1"]
         train += ["--seed", str(seed), "-o", "trained"]

@@ -1,9 +1,9 @@
 """A peer library in another Python process that does one round at a time.
 
-The peers of `benchmarks.peers` need libraries that conflict with this library. They are
-measured if `DEBIAS_PEERS_PYTHON` is the path of the Python of an environment with these
-libraries. Missing peers are left out, and a line reports them. To create such an
-environment:
+The peers of `benchmarks.peers` need libraries that conflict with this library. Peers
+are measured if the environment variable `DEBIAS_PEERS_PYTHON` is the path of a Python
+with these libraries. Missing peers are left out, and a message names each of them. To
+create such an environment:
 
 python3 -m venv peers && peers/bin/pip install ".[peers]"
 DEBIAS_PEERS_PYTHON=peers/bin/python python -m benchmarks speed
@@ -58,7 +58,8 @@ def peer(
         arrays: Second argument of `prepare`, passed through a temporary file.
 
     Raises:
-        RuntimeError: The peer stopped. Its message is on the standard error.
+        RuntimeError: The peer stopped. The error message of the peer is on standard
+            error.
     """
     python = os.environ.get(PYTHON)
     if not python:

@@ -1,4 +1,4 @@
-"""Training speed of retrieval by vocabulary size, and on MovieLens."""
+"""Training speed of retrieval models by vocabulary size, and on MovieLens."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def step_seconds(
     warm: int = 3,
     seed: int = 0,
 ) -> list[float | None]:
-    """Median processor time per step of each case, with in-batch softmax on ids.
+    """Median processor time of a training step, by case; in-batch softmax on ids.
 
     The cases take turns at every step, so that a slow period of the machine affects all
     of them. Times are processor times, because other processes affect them less than
@@ -173,7 +173,7 @@ def products_seconds(
     steps: int = 64,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Time of a step with only the products of in-batch softmax.
+    """Time of a step with only the matrix products of in-batch softmax.
 
     There are three matrix products of (batch, dim) and (batch, batch) arrays: the
     scores, and their gradients with respect to users and to items. The result is the

@@ -1,14 +1,16 @@
-"""The service under attack: hostile requests, slow headers, large bodies, load.
+"""Attacks the service by hostile requests, slow headers, large bodies and load.
 
-`debias serve` answers for 100,000 items. During the attack, a probe requests `/live`
-fifty times a second. Its longest wait is the longest freeze of the service. After the
-attack, more connections are opened than the service can answer. During this overload,
-versions are published, damaged and rolled back, and a worker is killed. An answer is
-wrong if one of its items is not in the version that the answer names.
+`debias serve` retrieves from 100,000 items. During the attack, a probe requests `/live`
+fifty times a second. The longest wait of the probe is the longest freeze of the
+service. After the attack, more connections are opened than the service can answer.
+During this overload, versions are published, damaged and rolled back, and a worker is
+killed. An answer is wrong if one of its items is not in the version that the answer
+names.
 
     python -m benchmarks.rates.service_attack 10000 1000 60
 
-The three numbers are hostile requests, connections and seconds of load.
+The three arguments are the number of hostile requests, the number of connections, and
+the seconds of load.
 """
 
 import asyncio
@@ -65,7 +67,7 @@ class Seen:
 
 
 def hostile(rng: random.Random) -> bytes:
-    """An invalid body, sometimes almost valid."""
+    """A random request body, which is invalid in most cases."""
     size = rng.choice((1, 10, 1_000, 30_000))
     word = json.dumps("x" * rng.choice((0, 1, 600)))
     number = rng.choice(("1e999", "-0.0", "9" * rng.randrange(1, 5_000), "1e-400", "1"))
@@ -123,7 +125,7 @@ async def flood(session: Any, seen: Seen, bodies: Iterator[tuple[str, bytes]]) -
 
 
 async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -> None:
-    """Opens connections that send a header slowly; counts those still open."""
+    """Opens connections that send a header slowly; counts how many stay open."""
     host, port = url.removeprefix("http://").split(":")
 
     async def one() -> None:
@@ -144,8 +146,8 @@ async def slow_headers(url: str, seen: Seen, connections: int, seconds: float) -
 async def crowd(url: str, seen: Seen, connections: int, seconds: float) -> None:
     """Opens connections that send the next request as soon as they have an answer.
 
-    They send HTTP over plain sockets, because a thousand clients of a library would
-    need more processor time than the service.
+    The connections are plain sockets, because a thousand clients of an HTTP library
+    would need more processor time than the service.
     """
     end = time.monotonic() + seconds
     body = json.dumps({"user": {"age": 0.5}, "k": service_load.K}).encode()
@@ -192,7 +194,7 @@ async def closed(
 
 
 def check(seen: Seen, answer: dict[str, Any]) -> None:
-    """Counts answers with items of another version."""
+    """Counts an answer as wrong if it has items of another version."""
     own = f"{int(answer['version'])}-"
     seen.wrong += not all(item.startswith(own) for item in answer["items"])
     seen.names.add(answer["version"])
@@ -263,7 +265,7 @@ async def attack(
     meanwhile: Callable[[], None],
     seed: int = 0,
 ) -> tuple[Seen, Seen]:
-    """What hostile clients saw, and what normal clients saw during `meanwhile`."""
+    """Answers to hostile clients, and answers to normal clients during `meanwhile`."""
     import aiohttp
 
     rng, bad, good = random.Random(seed), Seen(), Seen()
@@ -284,7 +286,7 @@ async def attack(
 
 
 def summary(bad: Seen, good: Seen, seconds: float) -> dict[str, float]:
-    """`failed` counts answers 5xx except 503; `growth_mb` is relative to the start."""
+    """`failed` counts statuses 5xx except 503; `growth_mb` is relative to the start."""
     p50, p99 = np.percentile(good.milliseconds or [np.nan], [50, 99])
     both = bad.statuses + good.statuses
     memory = bad.memory + good.memory

@@ -1,11 +1,11 @@
-"""The service under load on this machine, with a switch of the version.
+"""Measures the service under load, with a switch to another version.
 
-`debias serve` answers for 100,000 items. Several connections request the 100 best items
-for a user with a history of 20. Each sends the next request as soon as it has an
-answer. Halfway through the test, a version with other item ids is published. An answer
-counts as failed if its status is not 200. It counts as mixed if some of its items are
-not in the version that the answer names. Client and service share the processors of the
-machine.
+`debias serve` retrieves from 100,000 items. Several connections request the 100 best
+items for a user with a history of 20. A connection sends the next request as soon as it
+has an answer. Halfway through the test, a version with other item ids is published. An
+answer counts as failed if its status is not 200. An answer counts as mixed if one of
+its items is not in the version that the answer names. Client and service share the
+processors of the machine.
 
     python -m benchmarks.rates.service_load 1800     # for 1,800 seconds
 """
@@ -41,7 +41,7 @@ class Load:
 
     Attributes:
         milliseconds: Wait for each answer.
-        failed, mixed: Numbers of answers.
+        failed, mixed: Numbers of failed answers and of mixed answers.
         versions: Names of the versions that answered.
         memory: (seconds, megabytes) samples of the memory of the service's processes.
         processor: Processor time of the service in seconds.
@@ -56,7 +56,7 @@ class Load:
 
 
 def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
-    """Users and items; an item of version `number` has the id "number-row"."""
+    """Users and items. Row 7 of version 2 of the items has the id "2-7"."""
     rng = np.random.default_rng(seed)
     names = [f"u{user}" for user in range(USERS)]
     users = {"id": np.array(names), "age": rng.random(USERS)}
@@ -98,7 +98,7 @@ def serving(root: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 
 async def ask(url: str, pid: int, seconds: float, seed: int, halfway: Any) -> Load:
-    """Keeps `CONNECTIONS` busy; a thread calls `halfway` in the middle."""
+    """Keeps all connections busy; calls `halfway` after half of the time."""
     import aiohttp
 
     load = Load()
@@ -215,7 +215,7 @@ def common(load: Load, seconds: float) -> dict[str, float]:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """As `common`; `growth_mb` is the growth from a quarter to half of the test."""
+    """Metrics of a test; `growth_mb` is from a quarter to half of its duration."""
     steady = [mb for at, mb in load.memory if seconds / 4 < at < seconds / 2]
     return {
         **common(load, seconds),

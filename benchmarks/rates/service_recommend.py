@@ -1,11 +1,11 @@
-"""`POST /recommend` at a steady rate: towers retrieve, a click model orders.
+"""Measures `POST /recommend` at a steady rate of requests.
 
 `debias serve` retrieves 500 of 100,000 items for a user with a history of 20, and a
-product model orders them. Its features are 16 numbers, one of 1,000 brands, up to 4 of
-200 tags, the hour of the request and the retrieval score. Requests are sent at fixed
-times, even if earlier requests have no answer yet, and the wait counts from the
-scheduled time. Client and service share the processors of the machine. Weights are not
-trained, which does not change the cost.
+product model orders them. The product model reads 16 numbers, one of 1,000 brands, up
+to 4 of 200 tags, the hour of the request and the retrieval score. Every request has a
+scheduled time. The wait for its answer counts from the scheduled time, even if all
+connections are still busy then. Client and service share the processors of the machine.
+The models are not trained, which does not change the cost of a request.
 
     python -m benchmarks.rates.service_recommend 60     # for 60 seconds
 """
@@ -142,7 +142,7 @@ def measured(seconds: float, seed: int) -> Load:
 
 
 def summary(load: Load, seconds: float) -> dict[str, float]:
-    """As `service_load.common`; `growth_mb` is the growth from start to end."""
+    """Metrics of a test; `growth_mb` is the growth of memory from start to end."""
     growth = load.memory[-1][1] - load.memory[0][1]
     return {**service_load.common(load, seconds), "growth_mb": growth}
 

@@ -1,13 +1,15 @@
 """Speed compared with a peer in the same run and with a lower bound of the time.
 
 In each case, this library and its peers take turns, so that a slow period of the
-machine affects all of them. Rates are rates of the median round, and `ratio` is
-relative to the peer that the row names. Peers whose libraries conflict with this
-library run in another Python, see `benchmarks.rates.peer_process`. `floor_fraction` is
-the rate divided by the largest possible rate of the machine. The largest possible rate
-is computed from the minimum arithmetic of the case and the speed of a large matrix
-product. For some cases, it is computed from the minimum memory traffic and the speed of
-a large copy. These speeds are measured in the same process.
+machine affects all of them. A rate is computed from the median round. `ratio` is the
+rate divided by the rate of the main peer, which the settings of the row name. Peers
+whose libraries conflict with this library run in another Python; see
+`benchmarks.rates.peer_process`. `floor_fraction` is the rate divided by the largest
+possible rate of the machine. The largest possible rate is computed from the minimum
+arithmetic of the case and the speed of a large matrix product. In cases with little
+arithmetic (simulation, EM, NDCG, reading, search, lookups), it is computed from the
+minimum memory traffic and the speed of a large copy. These speeds are measured in the
+same process.
 """
 
 import os
@@ -43,10 +45,10 @@ Round = Callable[[], float]  # runs once and returns the seconds
 
 
 def alternating(*rounds: Round, times: int | None = None) -> list[float]:
-    """Median seconds of each function after a warm-up, over `times` or `ROUNDS`.
+    """Median seconds of each function over several rounds, after a warm-up.
 
-    The functions take turns in a random order, so that none of them always runs after
-    the same other function.
+    The number of rounds is `times`, by default `ROUNDS`. The functions take turns in a
+    random order, so that no function always runs after the same other function.
     """
     for each in rounds:
         each()
@@ -147,7 +149,7 @@ def trained(
     jit: bool = False,
     kinds: Any = None,
 ) -> Round:
-    """An epoch of `fit` of a click model, with packed batches or XLA."""
+    """Times an epoch of `fit` of a click model, with packed batches or with XLA."""
     from debias.data import ClickLog, RankingData
     from debias.engine.optimizers import RowWiseAdam
     from debias.models.batches import batches
@@ -183,8 +185,8 @@ def train(seed: int, rounds: int, queries: int | None = None) -> dict[str, float
     """Lists per second of `Additive` in `fit`, compared with hand-written loops.
 
     `peer_rate` is the rate of the tf.function loop. If JAX is installed, a loop in JAX
-    is measured too. The lower bound of the time computes each distinct item of a batch
-    once.
+    is measured too. The lower bound of the time assumes that each distinct item of a
+    batch is computed once.
 
     Args:
         queries: Number of queries of the simulated log. With None, lists are uniform
@@ -226,12 +228,12 @@ BRANDS = 1000
 
 
 def train_kinds(kind: str, seed: int, rounds: int) -> dict[str, float]:
-    """Lists per second of the default `product`, compared with no `Features` layer.
+    """Lists per second of the default `product`, with and without layer `Features`.
 
     Args:
-        kind: Kind of the first of the 136 features: "number", like all other features,
-            or "category" with a thousand values, which the layer `Features` embeds. The
-            peer always reads 136 numbers.
+        kind: Kind of the first of the 136 features, "number" or "category". All other
+            features are numbers. The category has a thousand values, which the layer
+            `Features` embeds. The peer always reads 136 numbers.
     """
     from debias.data.kinds import Feature
     from debias.data.layout import Layout
@@ -269,8 +271,8 @@ def train_small(name: str, seed: int) -> dict[str, float]:
 
     CLAX's two-tower model equals `Product`: sigmoid times sigmoid, a table of
     positions, and a tower with layers of equal size. CLAX is measured without its data
-    loader. XLA compiles both, because it makes towers of this size faster. The lower
-    bound of the time counts only the relevance towers.
+    loader. Both libraries use XLA, because XLA makes towers of this size faster. The
+    lower bound of the time counts only the relevance towers.
     """
     from debias.layers import BiasTower, Tower
     from debias.models import XPA, Mixture, Product
@@ -318,9 +320,9 @@ SESSIONS = 400_000
 def simulate(population: str, seed: int) -> dict[str, float]:
     """Simulated sessions per second on one core, compared with plain NumPy.
 
-    `write_rate` is the rate of whole simulated sessions written to Parquet on all
-    cores, including lists, propensities and truth. CLAX is measured if it is installed,
-    and may use all cores.
+    `write_rate` is the number of sessions that are simulated and written to Parquet per
+    second on all cores. Written sessions include lists, propensities and truth. CLAX is
+    measured if it is installed, and may use all cores.
     """
     visits, plain = visiting(population, seed, truth=False)
     most = copy_rate() / (LIST_SIZE * CELL[False])
@@ -330,7 +332,7 @@ def simulate(population: str, seed: int) -> dict[str, float]:
 
 
 def simulate_truth(population: str, seed: int) -> dict[str, float]:
-    """As `simulate`, including examination and attraction of every cell."""
+    """Like `simulate`, but including examination and attraction of every cell."""
     most = copy_rate() / (LIST_SIZE * CELL[True])
     return beside(SESSIONS, most, *visiting(population, seed, truth=True))
 
@@ -463,7 +465,8 @@ def evaluate(seed: int) -> dict[str, float]:
     """Lists per second of `metrics.ndcg`; each peer must return the same mean.
 
     scikit-learn is always measured. TensorFlow Ranking, rax and ranx are measured if
-    they are installed. The scores have no ties, which the libraries treat differently.
+    they are installed. The scores have no ties, because the libraries treat ties
+    differently.
 
     Raises:
         RuntimeError: A peer's mean differs from the mean of this library.
@@ -540,9 +543,9 @@ ROWS, SHOWN = 10_000, 1 << 20  # rows of the LETOR file, sessions of the log
 def read(what: str, seed: int) -> dict[str, float]:
     """Rows of a LETOR file, or sessions of a Parquet log, read per second.
 
-    The peers are scikit-learn's SVMLight reader for LETOR, and pyarrow for the log,
-    which reads the columns into NumPy. A peer must read the same values. The lower
-    bound is the time to read the returned arrays once from memory.
+    The peer for LETOR is scikit-learn's SVMLight reader. The peer for the log is
+    pyarrow, which reads the columns into NumPy. A peer must read the same values. The
+    lower bound is the time to read the returned arrays once from memory.
     """
     with TemporaryDirectory() as folder:
         return READ[what](Path(folder), seed)
@@ -640,15 +643,16 @@ def score(seed: int) -> dict[str, float]:
 
 
 def search(kind: str, seed: int) -> dict[str, float]:
-    """Searches per second of `Index` for single users, compared with its bare engine.
+    """Searches per second of `Index` for single users, compared with its engine alone.
 
-    Both search the same graph of 100,000 vectors. `Index` also rescores, sorts ties and
-    checks input. The lower bound is the time to read the vectors that Faiss compares in
-    a search.
+    `Index` and the engine search the same graph of 100,000 vectors. `Index` also
+    rescores, sorts ties and checks input. The lower bound is the time to read the
+    vectors that Faiss compares in a search.
 
     Args:
-        kind: "hnsw" of Faiss, or "milvus", the embedded edition. For "milvus", Faiss
-            alone is measured too. There are fewer users, because a search takes longer.
+        kind: "hnsw" for the engine Faiss, or "milvus" for embedded Milvus. With
+            "milvus", Faiss alone is measured too. Milvus serves fewer users, because a
+            search takes longer.
     """
     import faiss
 
@@ -689,7 +693,7 @@ IN_MILVUS = 50  # users who search in Milvus
 def in_milvus(
     vectors: np.ndarray, users: np.ndarray, k: int
 ) -> tuple[Any, Callable[[], list[np.ndarray]]]:
-    """A searcher on an embedded Milvus, and searches by the Milvus client alone."""
+    """A searcher on embedded Milvus, and a function that only uses its client."""
     from debias.retrieval.serving.milvus import milvus
 
     found = milvus(vectors)
