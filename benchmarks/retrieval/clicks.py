@@ -2,27 +2,27 @@
 
 The protocol is the same for every row:
 
-1. Each user likes one genre, and each item has a quality. `tastes` is the true
-   preference for every pair of user and item. Every user is a query whose candidates
-   are all items of the catalogue. Grades 0 to 4 are the preferences, cut at fixed
-   shares of all pairs.
+1. Each user likes one genre, and each item has a quality. So the true preference is
+   known for every pair of user and item. Every user is a query whose candidates are all
+   items of the catalogue. Grades 0 to 4 divide the preferences of all pairs at fixed
+   quantiles.
 2. The production retrieval knows the genre but not the quality, gives popularity too
-   much weight, and has a random error on every pair. It shows each session ten items, a
-   Plackett-Luce draw from its scores, and simulated users click. So popular items are
-   on top and get clicks there, whatever their quality.
+   much weight, and has a random error on every pair. In each session, it shows ten
+   items, drawn by Plackett-Luce from its scores. Simulated users click on these items.
+   So popular items are on top and get clicks there, whatever their quality.
 3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`).
    If the model has a bias tower, the bias tower reads the position. The model reads
    user and item features, the history of each user, and clicks. It is trained with the
-   defaults of `debias.fit`. Validation clicks decide when to stop, and the truth is
-   never used.
-4. `ndcg@k` compares a ranking of the whole catalogue by the tower alone with the true
-   grades, for every user. `hr@50` is the share of users whose favourite item is among
-   the first 50.
-5. `recovered` is (ndcg@10 - naive) / (unbiased - naive), where all three values are of
-   the same tower, population and seed. "unbiased" is the tower without a bias tower,
-   trained on clicks of users who examine all items of the same lists. It is trained on
-   fewer sessions, so that the number of clicks is the same. So the difference is the
-   cost of the bias, not an effect of more clicks.
+   defaults of `debias.fit`. Validation clicks decide when to stop, and training never
+   uses the truth.
+4. For `ndcg@k`, the tower alone ranks the whole catalogue for every user, and the true
+   grades evaluate this ranking. `hr@50` is the share of users whose favourite item is
+   among the first 50.
+5. `recovered` is (ndcg@10 - naive) / (unbiased - naive), where all three values are
+   ndcg@10 of the same tower, population and seed. "naive" and "unbiased" have no bias
+   tower. "unbiased" is trained on clicks of users who examine all items of the same
+   kind of lists, with fewer sessions, so that the number of clicks is the same. So its
+   advantage over "naive" is the cost of the bias, not an effect of more clicks.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ GRADE_SHARES = (0.2, 0.08, 0.03, 0.01)  # shares of all pairs with at least grad
 
 @dataclass(frozen=True)
 class ClickSize:
-    """Size of a trial; a query is a user."""
+    """Size of a trial, in which queries are users."""
 
     queries: int = 300
     items: int = 250
@@ -140,8 +140,8 @@ def tower(kind: str, tables: Tables, size: ClickSize, seed: int) -> Any:
     """A retrieval model, or a ranker with the same inputs.
 
     As in `debias retrieval train`, item vectors have unit length and user vectors do
-    not. FM uses inner products of its vectors, because they gave a better validation
-    likelihood of clicks than cosines for seed 1000.
+    not. FM uses inner products of its vectors, because inner products gave a better
+    validation likelihood of clicks than cosines for seed 1000.
     """
     from debias.retrieval.models import DAT, dssm, fm_tower, senet_tower
 

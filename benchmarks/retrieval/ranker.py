@@ -2,8 +2,9 @@
 
 Simulated users examine by position. They see the retrieved items of each user, and the
 items that the user took. The attraction of an item depends on the stars that the user
-gave, or on no stars if the user did not take the item. A click model learns from these
-clicks only, with a separate tower for the position. It never sees held-out events.
+gave. Items that the user did not take have the lowest attraction. A click model learns
+from these clicks only, with a separate tower for the position. The ranker never sees
+held-out events.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def candidates(train: Interactions, retrieval: Scorer) -> Any:
 def click_ranker(
     train: Interactions, retrieval: Scorer, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Scores of pairs (P, 2) by a click model trained on simulated sessions."""
+    """Trains a click model on simulated sessions; returns its score of pairs (P, 2)."""
     import keras
 
     from debias.engine.optimizers import RowWiseAdam

@@ -1,25 +1,27 @@
-"""Ablation rows of retrieval, with one fixed budget.
+"""Ablations of retrieval models, all with the same budget.
 
 Table `retrieval` of `benchmarks.retrieval.recipes` compares the defaults with tuned
 baselines. The rows of this module compare losses, negatives, views and the parts of
-towers. Their settings are older than the default recipe.
+towers. The settings of these rows are older than the default recipe.
 
 The protocol is the same for every row:
 
 1. MovieLens-100K is split by leave-last-one-out: each user's latest item is the target.
-   If several items have the same second, the last in the file is the target. Ta-Feng is
-   split by time: targets are the purchases of the last two weeks, by customers who had
-   bought before. In two generated sets, split like MovieLens, the genre of an item
-   decides who likes it. In one set, the features contain this genre; in the other, they
-   contain a random genre. Targets are ranked among all items that the user has not
-   taken before; ties count by half.
-2. All towers have the same budget: vectors of 64 dimensions, one hidden layer of 128,
-   the last 20 items as history, batches of 512, Adam at .003 and 3 passes. The loss is
-   a softmax over the batch with logQ, on cosines at temperature .1. The weights of the
-   last step are used. The number of passes was chosen among 3, 6 and 9, on the FM tower
-   only, by HR@50 of `part="validation"`. This part holds out the last item but one (or
-   the two weeks before), and never uses the target. No other setting and no other tower
-   was tuned. The name of a row and its `config` show what the row changes.
+   If several items of a user have the same time, the last of them in the file is the
+   target. Ta-Feng is split by time: targets are the purchases of the last two weeks, by
+   customers who had bought before. Two generated data sets are split like MovieLens. In
+   both data sets, the genre of an item decides which users like it. The features
+   contain this genre in `genre-told`, and a random genre in `genre-shuffled`. Targets
+   are ranked among all items that the user has not taken before; ties count by half.
+2. All towers have the same budget: vectors of 64 dimensions, one hidden layer of 128
+   units, the last 20 items as history, batches of 512 events, Adam with learning rate
+   .003, and 3 passes. The loss is in-batch softmax with the logQ correction, on cosines
+   divided by a temperature of .1. The weights of the last step are used. The number of
+   passes was chosen among 3, 6 and 9, on the FM tower only, by HR@50 of
+   `part="validation"`. This part holds out each user's last item but one (in Ta-Feng,
+   the two weeks before the last two), and never uses the targets. No other setting and
+   no other tower was tuned. The name and the `config` of a row show what the row
+   changes.
 3. Seeds determine the initial weights and the order of events. The split is always the
    same, so intervals describe the variance of training, but not the variance of the
    sample of users.
@@ -185,8 +187,8 @@ def tail_metrics(
     """Ranking quality among tail items, and uniformity of their vectors.
 
     tail_only_hr@10: share of the targets in the tail that are among the 10 best unseen
-    items of the tail. It does not measure how often the model shows tail items among
-    all items.
+    items of the tail. This metric does not measure how often the model ranks tail items
+    above other items.
 
     tail_uniformity: log of the mean of exp(-2 |v - w|^2) over pairs of vectors of tail
     items. Lower values mean more uniform vectors. Source: Wang and Isola, Understanding
@@ -241,7 +243,7 @@ def field_weights(model: Any, train: Interactions) -> dict[str, float]:
 def evaluate_on(
     score: Scorer, train: Interactions, held_out: Interactions
 ) -> dict[str, float]:
-    """`evaluate_scores` on the held-out events, over the users that have any."""
+    """`evaluate_scores` on the held-out events, over all users who have such events."""
     users, query = np.unique(held_out.user, return_inverse=True)
     return evaluate_scores(
         lambda q: score(users[q]),
@@ -253,7 +255,7 @@ def evaluate_on(
 
 
 def baseline(config: RetrievalConfig, train: Interactions, seed: int) -> Scorer:
-    """A function that scores the catalogue for users, from a baseline."""
+    """Fits a baseline; returns a function that scores the catalogue for users."""
     if config.model == "popularity":
         counts = train.popularity().astype(np.float32)
         return lambda users: np.tile(counts, (len(users), 1))
@@ -263,9 +265,11 @@ def baseline(config: RetrievalConfig, train: Interactions, seed: int) -> Scorer:
 
 
 def ease(train: Interactions, regularisation: float) -> Scorer:
-    """EASE: item weights B = -P / diag(P), P = (X'X + lambda I)^-1, diagonal 0.
+    """Fits EASE; returns a function that scores the catalogue for users.
 
-    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+    The scores are X B, where X is `matrix(train)`, P = (X'X + `regularisation` I)^-1,
+    and B is -P / diag(P) with diagonal 0. Source: Steck, Embarrassingly Shallow
+    Autoencoders for Sparse Data, WWW 2019.
     """
     seen = matrix(train)
     gram = (seen.T @ seen).toarray().astype(np.float64)
@@ -405,7 +409,7 @@ def fit_tower(config: RetrievalConfig, train: Interactions, seed: int) -> Any:
 
 
 def scorer(model: Any, train: Interactions, length: int) -> Scorer:
-    """A function that scores the catalogue for users, as of the end of `train`."""
+    """A function that scores the catalogue for users, after all events of `train`."""
     items = model.item_vectors(train.items.columns)
 
     def score(users: np.ndarray) -> np.ndarray:
@@ -421,10 +425,11 @@ def sampler(name: str, train: Interactions, seed: int) -> Sampler:
 
     Some samplers use an EASE ranking of unseen items, as a stand-in for the list of a
     production ranker. "hard" draws from ranks 101 to 500. "rejected" draws from ranks
-    501 to 1,000, which a pre-ranker would cut. "impressions" draws from the first 20,
-    as shown items that were not taken. "hard-1-in-100" and "hard-1-in-500" mix hard
-    negatives with uniform ones. "hard-by-ranker" draws from ranks 101 to 500 of the
-    list of a tower with in-batch negatives, after a click model has ordered this list.
+    501 to 1,000, which a pre-ranker would remove. "impressions" draws from ranks 1 to
+    20, which stand for items that were shown but not taken. "hard-1-in-100" and
+    "hard-1-in-500" mix hard negatives and uniform negatives in ratios of 1 to 100 and 1
+    to 500. "hard-by-ranker" draws from ranks 101 to 500 of the list of a tower with
+    in-batch negatives, after a click model has ordered this list.
     """
     items = len(train.items)
     easy = uniform(items)
@@ -472,7 +477,7 @@ class RetrievalExperiment:
     population: str = "movielens-100k"
 
     def settings(self) -> Mapping[str, Any]:
-        """The name of the model, and the settings that differ from its defaults."""
+        """The name of the model, and all settings that differ from the defaults."""
         given = asdict(self.config)
         plain = asdict(RetrievalConfig(self.config.model))
         return {
@@ -482,7 +487,7 @@ class RetrievalExperiment:
         }
 
     def measure(self, seed: int, data: str | None = None) -> Mapping[str, float]:
-        """Metrics on the test part; `data` is ignored, because data sets have names."""
+        """Metrics on the test part of the data set `population`; `data` is ignored."""
         from benchmarks.harness.memory import forget
 
         forget()
@@ -577,7 +582,7 @@ def table(
     baseline: str,
     **options: Any,
 ) -> Table:
-    """A table of retrieval rows, with common settings."""
+    """A table of retrieval rows, with the settings that these tables share."""
     given: dict[str, Any] = {"metrics": COLUMNS, "paired": ("hr@50",), "seeds": 5}
     given |= {"lower": ("train_seconds",), **options}
     return Table(

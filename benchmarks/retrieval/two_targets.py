@@ -1,15 +1,17 @@
 """Table `retrieval-targets`: towers trained on clicks, on orders, or on both.
 
 Users take items of the genre that they like, as in `generate_interactions`. An event is
-an order with probability .4 to .02, which is higher for cheaper price classes, and a
-click in all other cases. So users click and order different items, orders are a sixth
-of the events, and clicks and orders both show which genre a user likes.
+either an order or a click. The probability of an order falls from .4 in the cheapest
+price class to .02 in the most expensive class. So users click and order different
+items, and about a sixth of the events are orders. Both kinds of events show which genre
+a user likes.
 
 Rows are towers with the same settings. `clicks` and `orders` learn from one kind of
-event. `together` treats clicks and orders as the same kind. In `both`, each target has
-a part of the vectors (`debias.retrieval.models.TwoTower`, `worth`), and an order is
-worth 5 clicks. In `both_orders`, clicks are worth nothing. Each user takes 30 items,
-and all after the first 24 are held out.
+event. `together` treats clicks and orders as the same kind of event. In `both`, each
+target has its own part of the vectors (argument `worth` of
+`debias.retrieval.models.TwoTower`), and an order is worth 5 clicks. In `both_orders`,
+clicks are worth nothing. Each user takes 30 items, and all after the first 24 are held
+out.
 """
 
 import time

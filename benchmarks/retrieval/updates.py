@@ -2,31 +2,33 @@
 
 The protocol is the same for every row:
 
-1. The model is a DSSM with vectors of 32, one hidden layer of 64, and the last 20 items
-   as history. It is trained on all days before the ten test days. Training has three
-   passes, batches of 256, Adam at .003, and softmax over the batch with logQ. The model
-   knows the users and items of the training days.
+1. The model is a DSSM with vectors of 32 dimensions, one hidden layer of 64 units, and
+   the last 20 items as history. It is trained on all days before the ten test days.
+   Training uses three passes, batches of 256 events, Adam with learning rate .003, and
+   in-batch softmax with the logQ correction. The model knows the users and items of the
+   training days.
 2. Each of the ten test days is cut into four lots of equal size, in order of time. A
-   lot is predicted before the model learns from it. Every user of the lot gets a vector
-   from the current model and the user's items before the lot. The user's items in the
-   lot are ranked among all items that the model knows and the user has not taken.
-   `hr@50` is the share of pairs (user, lot) with an item among the first 50, and
-   `hr@50-day-D` is this share on day D. `new_hr@50` is the share of events with an item
-   among the first 50, of all events whose item the first model did not know. Items that
-   the model does not know count as missed. Users that the model does not know have an
-   unknown id.
+   lot is predicted before the model learns from it. The current model computes a vector
+   for every user of the lot, from the items that the user took before the lot. The
+   user's items in the lot are ranked among all items that the model knows and the user
+   has not taken. `hr@50` is the share of pairs (user, lot) with at least one item among
+   the first 50, and `hr@50-day-D` is this share on day D. `new_hr@50` is the share of
+   events whose item is among the first 50, counting only items that the first model did
+   not know. Items that the model does not know count as missed. Users that the model
+   does not know get the vector of an unknown id.
 3. With "never", the model does not change, and only histories are current. With
-   "incremental", each lot is followed by one pass over it that updates only the
-   embeddings of ids. New users and items get rows, and the vectors of changed items are
-   upserted. With "full", each day is followed by one pass over the shuffled day that
-   updates everything, and all items are encoded anew. With "both", increments are
-   applied during the day. Each night, a full update of the last fully updated model
-   replaces them.
+   "incremental", the model makes one pass over each lot after predicting it, which
+   updates only the embeddings of ids. New users and items get rows, and the vectors of
+   changed items are upserted. With "full", the model makes one pass over the shuffled
+   events of each day at its end, which updates all weights. Then all items are encoded
+   anew. With "both", incremental updates are made during the day. At its end, they are
+   discarded, and the last fully updated model gets a full update.
 4. "drifting" is generated: each day, every twentieth user changes taste, and items
-   appear, are in fashion and fade. "ta-feng" has the last forty days of first purchases
-   at a grocery, by day. The order within a day is the order of the file.
-5. Seeds determine the generated world, the initial weights and the orders of events. No
-   learning rate was tuned: increments use the learning rate of the towers.
+   appear, are in fashion and fade. "ta-feng" has the last forty days of a log of a
+   grocery, with the day on which a customer first bought an item. Events of the same
+   day are in the order of the file.
+5. Seeds determine the generated world, the initial weights and the order of events in
+   training. No learning rate was tuned: increments use the learning rate of the towers.
    `update_cpu_seconds` is the processor time of all updates of the ten days, including
    compilation.
 """
@@ -113,7 +115,7 @@ def raw(table: FeatureTable, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def known_part(log: Interactions) -> Interactions:
-    """The same events, with tables that contain only the users and items that occur."""
+    """The events of `log`, with feature tables of only their users and items."""
     return from_columns(
         log.users.vocabularies[ID][log.user],
         log.items.vocabularies[ID][log.item],
@@ -125,7 +127,7 @@ def known_part(log: Interactions) -> Interactions:
 
 @lru_cache(maxsize=1)
 def first_model(population: str, seed: int, size: UpdateSize) -> tuple[Any, Any]:
-    """The world, and a learner trained on the days before the first of ten.
+    """The events of the world, and a learner trained on the days before the test days.
 
     The learner is cached, because all rows of a world start from copies of it.
     """
@@ -161,7 +163,7 @@ def target_ranks(
     Args:
         learner: The current model, with the ids that it knows.
         vectors: Vectors of the items that the model knows.
-        past: All events before the lot, in the tables of the world.
+        past: All events before the lot, with the feature tables of the world.
         lot: The events to predict.
 
     Returns:
@@ -194,7 +196,7 @@ def target_ranks(
 def simulated(
     row: str, log: Interactions, first: Any, size: UpdateSize
 ) -> dict[str, float]:
-    """Ten days of predictions and updates.
+    """Simulates ten days of predictions and updates, and returns the metrics.
 
     Args:
         row: One of `ROWS`.
