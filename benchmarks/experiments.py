@@ -54,7 +54,7 @@ RESULTS = Path(__file__).with_name("results")
 ALONE: dict[str, Any] = {"paired": (), "clicks": "", "workers": 1, "threads": None}
 SPEED = Table(
     name="speed",
-    title="Rates by second, ours and a peer's in the same process",
+    title="Rates per second of this library and of peers, measured in turns",
     experiments=(*CASES, *retrieval_speed.CASES, *compressed.CASES),
     metrics=(
         "rate",
@@ -73,7 +73,7 @@ SPEED = Table(
 
 GROWTH = Table(
     name="growth",
-    title="How cost grows: exponents, and milliseconds a thousand sessions",
+    title="Growth of cost with size: exponents, and milliseconds per thousand sessions",
     experiments=growth.CASES,
     metrics=("exponent", "first_ms", "last_ms"),
     seeds=3,
@@ -82,7 +82,7 @@ GROWTH = Table(
 
 LARGE = Table(
     name="large",
-    title="A pass over a log on disk, under a limit of memory",
+    title="A pass over a log on disk with a memory limit",
     experiments=large.CASES,
     metrics=(
         *("rate", "ratio", "cpu_seconds", "peak_gb", "limit_gb", "log_likelihood"),
@@ -94,7 +94,7 @@ LARGE = Table(
 
 COSTS = Table(
     name="costs",
-    title="What a session, an event and an item cost, and large jobs from that",
+    title="Costs of a session, an event and an item, and estimates for large jobs",
     experiments=costs.CASES,
     metrics=(
         *("read_us", "naive_us", "product_us", "additive_us", "xpa_us", "mixture_us"),
@@ -109,7 +109,7 @@ COSTS = Table(
 
 SERVING = Table(
     name="serving",
-    title="Search and the retrieval service: what is found, how fast",
+    title="Recall and speed of search and of the retrieval service",
     experiments=(
         *ann.CASES,
         *service_load.CASES,
@@ -145,7 +145,7 @@ SMALL = {"sessions": 6_000, "queries": 100}
 
 PRESENTATION = Table(
     name="presentation",
-    title="A badge that doubles examination: read by the bias tower, or not",
+    title="A badge that doubles examination, with and without a bias tower for it",
     experiments=columns.rows("badge", *BADGE),
     metrics=("ndcg@5", "position_error", "badge_error"),
     baseline="no_badge",
@@ -156,7 +156,7 @@ PRESENTATION = Table(
 
 CATEGORIES = Table(
     name="categories",
-    title="A category that decides relevance: embedded, one-hot by hand, or left out",
+    title="A category that affects relevance: embedded, one-hot or left out",
     experiments=columns.rows("category", *KINDS),
     metrics=("ndcg@5",),
     baseline="one_hot",
@@ -166,7 +166,7 @@ CATEGORIES = Table(
 
 TARGETS = Table(
     name="targets",
-    title="Ranked for orders, at two orders in a hundred clicks",
+    title="Rankers for orders, with about two orders per hundred clicks",
     experiments=targets.rows(),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "orders"),
     baseline="click_only",
@@ -178,7 +178,7 @@ TARGETS = Table(
 
 COVERAGE = Table(
     name="coverage",
-    title="How often intervals of 95% hold the true examination, 20 logs a seed",
+    title="Coverage of 95% intervals of examination, with 20 logs per seed",
     experiments=coverage.CASES,
     metrics=("coverage", "rank@2", "rank@3", "rank@4", "rank@5", "told"),
     paired=(),
@@ -188,7 +188,7 @@ COVERAGE = Table(
 
 JUDGMENTS = Table(
     name="judgments",
-    title="Order of judgments from clicks, held against true attraction, by crowd",
+    title="Judgments from clicks compared with true attraction, by population",
     experiments=judgments.JUDGMENTS,
     metrics=("tau", "tau@16", "tau_decided", "tau_b", "coverage", "coverage@16"),
     baseline="ctr",
@@ -198,7 +198,7 @@ JUDGMENTS = Table(
 )
 TREES = Table(
     name="trees",
-    title="Rankers of trees on the same clicks, by crowd",
+    title="Tree rankers on the same clicks, by population",
     experiments=tuple(
         tree_rows.TreeTrial(row, crowd, Size(500, 10_000))
         for crowd in ("pbm", "mixed", "trust")
@@ -211,7 +211,7 @@ TREES = Table(
 )
 PLANS = Table(
     name="plan",
-    title="Whether logs that follow a plan tell what it promised, 10 logs a seed",
+    title="Whether logs that follow a plan reach its precision, with 10 logs per seed",
     experiments=judgments.PLANS,
     metrics=(
         *("reached", "worst_error", "worst_off", "sessions"),

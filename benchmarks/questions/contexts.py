@@ -79,7 +79,7 @@ def crowd(name: str) -> "Population":
 
 TABLE = Table(
     name="contexts",
-    title="Bias that differs by device, by how it meets relevance",
+    title="Bias that differs by device, by how models combine it with relevance",
     experiments=tuple(
         OnCrowd(row, name, crowd, SESSIONS)
         for name in CROWDS

@@ -274,7 +274,7 @@ def judged(queries: Any, theta: np.ndarray, gamma: np.ndarray) -> dict[str, floa
 
 TABLE = Table(
     name="repair",
-    title="Estimated relevance by components of the graph of ranks, and its repair",
+    title="Estimated relevance by components of the rank graph, and by repair",
     experiments=tuple(
         Repair(row, population) for population in BLOCKS for row in (*ROWS, *BOUNDS)
     ),

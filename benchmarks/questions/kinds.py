@@ -158,7 +158,7 @@ def builder(row: str, found: Any) -> Callable[[int], Any]:
 
 TABLE = Table(
     name="kinds",
-    title="How many kinds of users, chosen by held-out clicks, by crowd",
+    title="Number of mixture components chosen by held-out clicks, by population",
     experiments=tuple(Kinds(row, population) for population in TRUE for row in ROWS),
     metrics=(
         *("ndcg@5", "expected_clicks", "click_log_likelihood"),

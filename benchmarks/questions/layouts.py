@@ -56,7 +56,7 @@ def crowd(name: str) -> "Population":
 
 TABLE = Table(
     name="layouts",
-    title="What attention to neighbours buys, by layout",
+    title="Gain from attention to neighbours, by layout",
     experiments=tuple(
         OnCrowd(row, name, crowd, SESSIONS, size)
         for name, size in SIZES.items()

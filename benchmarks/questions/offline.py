@@ -273,7 +273,7 @@ def online(
 
 TABLE = Table(
     name="offline",
-    title="Which scoreboard of clicks orders rankers as the truth does, by crowd",
+    title="Agreement of offline metrics with the true order of rankers, by population",
     experiments=tuple(
         Scoreboard(row, crowd) for crowd in CROWDS for row in (*SCOREBOARDS, *ONLINE)
     ),

@@ -78,7 +78,7 @@ def derive(records: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 TABLE = Table(
     name=NAME,
-    title="Changes with the share of random order, beside published changes",
+    title="Effect of random order on NDCG@10, compared with published effects",
     experiments=tuple(
         Derived(row, model) for model in PUBLISHED for row in steps(model)
     ),

@@ -130,7 +130,7 @@ TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
 TABLE = Table(
     name="main-real",
-    title="What a ranker learns on real features, by model and crowd",
+    title="Rankers on real features, by model and population",
     experiments=tuple(
         RealTrial(row, crowd, Size(sessions=SESSIONS), TrainingConfig())
         for crowd in CROWDS

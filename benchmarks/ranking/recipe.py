@@ -33,7 +33,7 @@ LEARNERS = ("softmax_naive", "product", "listwise")
 
 TABLE = Table(
     name="recipe",
-    title="What each part of the training recipe is worth, by learner and crowd",
+    title="Gain from each part of the training recipe, by learner and population",
     experiments=tuple(
         Trial(part, f"{learner}-{crowd}", HALF, config, crowd, learner=learner)
         for learner in LEARNERS

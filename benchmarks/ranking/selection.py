@@ -98,7 +98,7 @@ def _together(crowds: Sequence[ByRow]) -> list[Record]:
 
 TABLE = Table(
     name=NAME,
-    title="The model that held-out clicks choose, against the best row of each crowd",
+    title="Models chosen by held-out clicks, compared with each population's best row",
     experiments=tuple(
         Derived(row, population) for population in (*SOURCES, EVERY) for row in ROWS
     ),

@@ -51,7 +51,7 @@ TUNING_MAIN = tuning(
 
 MAIN = Table(
     name="main",
-    title="What a ranker learns from biased clicks, by model and by crowd",
+    title="Rankers trained on biased clicks, by model and population",
     experiments=(
         *trials(("mixed",), (*LEARNERS, "auto", *TOLD), FULL),
         *trials(("grid", "pbm"), (*FEWER, "auto", *TOLD), FULL),
@@ -87,7 +87,7 @@ USERS = (
 )
 MIXED_USERS = Table(
     name="mixed-users",
-    title="One kind of users or several, by model",
+    title="Populations with one or several kinds of users, by model",
     experiments=(
         *trials(("pbm", "two-depths", "mixed", "impatient-picky"), USERS, HALF),
         *trials(("context",), (*USERS, "mixture_context"), HALF),
@@ -135,7 +135,7 @@ def logged(rows: Iterable[str], names: Iterable[str], size: Size) -> tuple[Trial
 
 CONFOUNDING = Table(
     name="confounding",
-    title="Logs that show the best first, the worst first, or any order",
+    title="Logs with the best items first, the worst items first, or random order",
     experiments=logged(("logging", *CONFOUNDED), LOGGED, QUARTER),
     metrics=("ndcg@5", "ndcg@10", "click_log_likelihood", "examination_error"),
     paired=("ndcg@10",),
@@ -144,7 +144,7 @@ CONFOUNDING = Table(
 )
 CONFOUNDING_RICH = Table(
     name="confounding-rich",
-    title="The same logs with hundreds of sessions a query, a logit for each item",
+    title="Logs as in confounding, with more sessions per query and a logit per item",
     experiments=logged(
         ("logging", "per_item"), LOGGED, Size(queries=100, sessions=50_000)
     ),
@@ -168,7 +168,7 @@ PARTS = {
 }
 ABLATION = Table(
     name="ablation",
-    title="What each part of a mixture, and of cross-position attention, buys",
+    title="Gain from each part of a mixture and of cross-position attention",
     experiments=tuple(
         Trial(row, crowd, QUARTER, TrainingConfig())
         for crowd, rows in PARTS.items()
@@ -189,7 +189,7 @@ LENGTHS = {
 }
 SESSIONS = Table(
     name="sessions",
-    title="What more clicks bring",
+    title="Ranking quality by number of training sessions",
     experiments=tuple(
         Trial(
             row,
@@ -216,7 +216,7 @@ ESTIMATORS = (
 )
 CORRECTIONS = Table(
     name="estimators",
-    title="Corrections of the field beside click models, by crowd",
+    title="Published corrections compared with click models, by population",
     experiments=trials(TRUSTING, ESTIMATORS, HALF),
     metrics=("ndcg@1", "ndcg@5", "ndcg@10", "click_log_likelihood"),
     bounds=("logging", "naive", "ceiling"),
@@ -227,7 +227,7 @@ STRANGERS = ("mixed", "pbm", "ubm", "dbn", "logit-additive")
 GRADED, LINEAR = Drawn(), Drawn("linear-noisy")
 WORLDS = Table(
     name="worlds",
-    title="A world of each seed's own; attraction by NDCG's gain, or by the grade",
+    title="A new world for each seed; attraction by the gain of NDCG or by grade",
     experiments=tuple(
         Trial(
             row,

@@ -320,7 +320,7 @@ class Drawn:
 
 DRAWN = Table(
     name="drawn",
-    title="Numbers that are drawn",
+    title="Random numbers",
     experiments=tuple(Drawn(str(number)) for number in range(4)),
     metrics=("mean",),
     paired=(),

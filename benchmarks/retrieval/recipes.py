@@ -247,7 +247,7 @@ COLUMNS = (
 )
 TABLE = Table(
     name="retrieval",
-    title="Towers by the default recipe beside tuned rivals, on six sets",
+    title="Towers with the default recipe and tuned baselines, on six data sets",
     experiments=tuple(RecipeExperiment(row, name) for name in SETS for row in ROWS),
     baseline="ease",
     metrics=COLUMNS,

@@ -599,17 +599,22 @@ def table(
 TABLES = (
     table(
         "towers",
-        "Towers of one budget, and what their parts add",
+        "Towers with equal budgets, and the gain from their parts",
         rows(RETRIEVAL) + rows({name: RETRIEVAL[name] for name in TA_FENG}, "ta-feng"),
         "ease",
         paired=("hr@50", "ndcg@10"),
         bounds=("popularity",),
     ),
-    table("losses", "One tower by loss", rows(LOSSES), "softmax"),
-    table("negatives", "One tower by its negatives", rows(NEGATIVES), "in-batch"),
+    table("losses", "One tower with several losses", rows(LOSSES), "softmax"),
+    table(
+        "negatives",
+        "One tower with several kinds of negatives",
+        rows(NEGATIVES),
+        "in-batch",
+    ),
     table(
         "self-supervision",
-        "What two views of an item add, by how they are drawn",
+        "Gain from two views of an item, by how the views are drawn",
         rows(SELF_SUPERVISION)
         + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-told")
         + rows({n: SELF_SUPERVISION[n] for n in VIEWS}, "genre-shuffled"),
@@ -620,7 +625,7 @@ TABLES = (
     ),
     table(
         "senet",
-        "What squeeze and excitation buys, and the weights it learns",
+        "Gain from squeeze and excitation, and the learned weights",
         rows(SENET),
         "dssm",
         metrics=(*COLUMNS, *WEIGHTS),

@@ -103,7 +103,7 @@ class TargetExperiment:
 
 TABLE = Table(
     name="retrieval-targets",
-    title="Clicks and orders: one vector of two parts, or towers of one target",
+    title="Clicks and orders: vectors with a part per target, or a tower per target",
     experiments=tuple(TargetExperiment(row) for row in ROWS),
     baseline="together",
     metrics=(

@@ -278,7 +278,7 @@ class UpdateTrial:
 
 TABLE = Table(
     name="updates",
-    title="Retrieval kept up to date: hit rate of ten days by how it is updated",
+    title="Hit rate of retrieval on ten days, by kind of update",
     experiments=tuple(
         UpdateTrial(row, population) for population in POPULATIONS for row in ROWS
     ),
