@@ -1,9 +1,9 @@
 """Writes simulated logs of any length as Parquet shards, in constant memory.
 
-A folder belongs to one run. Its manifest is written first and describes the run. A
-shard gets its final name only when it is complete and on disk. Checksums are added to
-the manifest at the end. So a killed run resumes when the same command is started again.
-Neither interruptions nor the number of threads change the files.
+A folder belongs to one run. The manifest of a folder is written first and describes its
+run. A shard gets its final name only when it is complete and on disk. Checksums are
+added to the manifest at the end. So a killed run resumes when the same command is
+started again. Neither interruptions nor the number of threads change the files.
 """
 
 import errno

@@ -64,11 +64,11 @@ class Table:
         name: Name of the table on the command line, and of its results file.
         title: One line that says what the table shows.
         experiments: Experiments, in the order of the rows.
-        metrics: The metrics shown, in this order.
+        metrics: The metrics to show, in the order of the columns.
         baseline: The row from which paired differences are computed; "" for no
             differences.
         paired: The metrics with a column for the difference from the baseline. The
-            first is the metric of ranking quality.
+            first metric of `paired` measures ranking quality.
         clicks: The click metric that may contradict the ranking metric; "" for no click
             metric.
         bounds: Reference rows, which are shown separately because they are not

@@ -39,7 +39,7 @@ def check(
         write: Whether to rewrite blocks that differ, instead of reporting them.
 
     Returns:
-        One line per problem: file, line, and what is wrong.
+        One text per problem, with file, line number and description.
     """
     loaded, problems = _load(tables, results)
     places = ("*.md", "benchmarks/*.md", "docs/**/*.md")

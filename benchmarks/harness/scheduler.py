@@ -231,9 +231,9 @@ def run(
 ) -> Outcome:
     """Measures `jobs` and appends each result to `path` as it arrives.
 
-    If a job raises or its process dies, it counts as failed and the other jobs
-    continue. Ctrl-C stops the workers within a second, and sets `Outcome.interrupted`.
-    Call this function from the main thread.
+    A job counts as failed if it raises or if its process dies; all other jobs continue.
+    Ctrl-C stops the workers within a second, and sets `Outcome.interrupted`. Call this
+    function from the main thread.
 
     Args:
         jobs: Jobs to measure, in the order of `plan`.

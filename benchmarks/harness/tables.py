@@ -57,8 +57,8 @@ class View:
     def mean(self, row: str, metric: str) -> "Estimate | None":
         """Mean over seeds with its 95% interval; None if there are no values.
 
-        The interval comes from `bootstrap.crossed` if the results have the metric by
-        query. If not, it is a t interval over seeds.
+        The interval comes from `bootstrap.crossed` if the results have values of the
+        metric by query. Otherwise, it is a t interval over seeds.
         """
         from benchmarks.harness import bootstrap
         from debias.metrics import estimate
@@ -139,8 +139,8 @@ def current(
 ) -> list[store.Record]:
     """The latest records that match a current experiment of the table.
 
-    If data files with the same name but different content were measured, only records
-    of the latest content count.
+    If data files had the same name but different content, only records of the content
+    that was measured last are returned.
     """
     known = {_identity(e.row, e.population, e.settings()) for e in table.variant(quick)}
     newest = store.newest(records).values()
@@ -176,7 +176,7 @@ def views(
 
     Args:
         table: The table.
-        records: Records of the table; only those that `current` returns are used.
+        records: Records of the table; `current` selects the records that are used.
         quick: Whether the short version is shown.
         baseline: Row to compare with, instead of the baseline of the table.
     """

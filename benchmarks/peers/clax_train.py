@@ -2,8 +2,8 @@
 
 `setup` has "components", "hidden", "layers", "batch" and "seed". `arrays` has features
 (items, F), item (S, L) and click (S, L). NumPy gathers the features of a batch from one
-table. This avoids CLAX's loader, which copies sessions one by one. The compared value
-is the mean loss per session of the first epoch.
+table instead of CLAX's loader, which copies sessions one by one. The compared value is
+the mean loss per session of the first epoch.
 """
 
 from collections.abc import Callable

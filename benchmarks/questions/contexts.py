@@ -8,11 +8,12 @@ Protocol, fixed before any result was seen:
 
    | population | phone | desktop |
    |---|---|---|
-   | `alike` | position-based | the same |
+   | `alike` | position-based | position-based |
    | `scaled` | position-based | position-based, half the examination at each rank |
    | `depths` | position-based, examination 1 / k^1.5 | examination 1 / k^.5 |
    | `trusting` | trust bias: clicks top items without examining them | position-based |
-   | `odds` | rank k scales the odds of a click by 1 / k^1.5 | by 1 / k^.5 |
+   | `odds` | rank k scales click odds by 1 / k^1.5 | rank k scales click odds by 1 /
+   k^.5 |
 
 2. The models are trained with the defaults of `debias.fit`, except for batches of 128
    sessions. `product_position` does not read the device. `product` adds a bias of the

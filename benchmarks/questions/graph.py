@@ -6,10 +6,10 @@ identify its ranks. The rest of the protocol was fixed before any result was kno
 before any of the present seeds was run:
 
 1. There are 50 queries with ten graded items each, and 20,000 sessions of
-   position-based users. The production ranker orders the items, and the log shuffles
-   them only within blocks of ranks. The graph of ranks links two ranks if the same item
-   was shown at both ranks. The graph has 1, 2, 3 or 4 components: ranks 1-10; 1-5 and
-   6-10; 1-4, 5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10.
+   position-based users. The production ranker orders the items, and the logging policy
+   shuffles them only within blocks of ranks. The graph of ranks links two ranks if the
+   same item was shown at both ranks. The graph has 1, 2, 3 or 4 components: ranks 1-10;
+   1-5 and 6-10; 1-4, 5-7 and 8-10; 1-3, 4-6, 7-8 and 9-10.
 2. All rows fit the tabular position-based model by maximum likelihood. In this model, a
    click probability is the examination of the rank times the attraction of the item.
    Attraction starts at .5. Each fit is repeated from five random starts of examination,
@@ -67,7 +67,7 @@ Pairs = Sequence[tuple[float, tuple[int, int]]]  # shares of sessions, ranks fro
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Policy that shows the best items in order, shuffled within blocks of ranks."""
+    """Policy that orders items by score, and shuffles them within blocks of ranks."""
 
     scores: np.ndarray
     blocks: tuple[int, ...]

@@ -9,12 +9,13 @@ Protocol, fixed before any result was seen:
    `carousel` has two rows of five items that users swipe independently, and no cell
    draws attention from another.
 2. The models are trained with the defaults of `debias.fit`, except for batches of 128
-   sessions. `xpa_own` is XPA without neighbours. `xpa_places` reads the positions of
-   neighbours, `xpa_relevance` reads their relevance, and `xpa` reads position and
-   relevance. The attention weights of these models depend only on the layout. The
-   attention weights of `xpa_items` also depend on the relevance of both items. Queries
-   and keys of `xpa_items` have half the size, so `xpa_items` has 272 attention
-   parameters, compared with 288 in `xpa`. `production` is the production ranker itself.
+   sessions. `xpa_own` is XPA without attention to neighbours. `xpa_places` reads the
+   positions of neighbours, `xpa_relevance` reads their relevance, and `xpa` reads
+   position and relevance. The attention weights of these models depend only on the
+   layout. The attention weights of `xpa_items` also depend on the relevance of both
+   items. Queries and keys of `xpa_items` have half the size, so `xpa_items` has 272
+   attention parameters, compared with 288 in `xpa`. `production` is the production
+   ranker itself.
 3. The metrics on the test queries are NDCG@5 with true grades and the exact expected
    number of clicks. The click likelihood is measured on 10,000 test sessions.
    `attention_correlation` is Spearman's correlation of attention with the true

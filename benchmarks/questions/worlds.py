@@ -2,8 +2,8 @@
 
 Each world has 400 generated queries with 10 to 40 items (median 20). The queries are
 split 60/20/20 into training, validation and test queries. The production ranker is
-ridge regression on the grades of some training queries. A policy shows ten items per
-session by the scores of this ranker.
+ridge regression on the grades of some training queries. A policy chooses ten items per
+session by the scores of the production ranker.
 """
 
 from collections.abc import Callable, Sequence

@@ -40,7 +40,7 @@ class Items(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """One row: a product model that reads some of the columns."""
+    """One row: a product model, and the columns that it reads."""
 
     row: str
     population: str

@@ -72,8 +72,8 @@ def bias(seed: int, world: World) -> BiasTower:
 def known_examination(world: World) -> tuple[list[float], list[float]]:
     """alpha and beta of each position, where P(click) = alpha attraction + beta.
 
-    These values are exact if items do not compete for clicks. If items compete, the
-    values apply to an item whose neighbours have attraction 0.
+    The values of alpha and beta are exact if items do not compete for clicks. If items
+    compete, the values apply to an item whose neighbours have attraction 0.
     """
     return examination_of(world.population, world.train.log.list_size)
 
@@ -93,7 +93,8 @@ def examination_of(
 def estimated_examination(world: World) -> list[float]:
     """Examination relative to the first position, estimated from training clicks.
 
-    Positions that the log does not identify are interpolated from their neighbours.
+    The examination of positions that the log does not identify is interpolated from
+    neighbouring positions.
     """
     found = estimate(world.train.log, "all_pairs", interval="none")
     known = np.isfinite(found.examination)
@@ -174,7 +175,7 @@ def omitted(world: World) -> World:
 
 
 def clicked(world: World) -> World:
-    """Keeps only sessions with a click in training."""
+    """Keeps only training and validation sessions with a click."""
 
     def some(split: Split) -> Split:
         return split._replace(
@@ -316,7 +317,7 @@ class PerItem(keras.layers.Layer):
 
 
 def numbered(world: World) -> World:
-    """Replaces features by item numbers, and splits the training log into three."""
+    """Replaces features by item numbers; the training log provides all three splits."""
     data, log = world.train.data, world.train.log
     own = np.arange(data.items, dtype="float32")[:, None]
     items = RankingData(own, data.labels, data.offsets, data.qid, data.max_grade)

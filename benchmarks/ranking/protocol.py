@@ -318,7 +318,7 @@ def chosen(world: World, config: "TrainingConfig") -> str:
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:
-    """(items,) relevance-only scores by a function of features, computed in pieces."""
+    """(items,) scores by a function of features only, computed in pieces."""
     from debias.training import score_items
 
     return score_items(score, data.features)

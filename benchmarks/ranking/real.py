@@ -46,7 +46,7 @@ class RealTrial:
         return {"sessions": self.size.sessions, **identity(self.config), **folds}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
-        """NDCG@5 by query and over all queries, and `diverged` if training diverged."""
+        """NDCG@5 by query and over all queries; after divergence, only `diverged`."""
         from benchmarks.harness.tables import DIVERGED
         from benchmarks.ranking.rows import test_scores
         from debias import metrics

@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 
 def fit(row: str, world: World, config: TrainingConfig) -> Fit:
-    """Trains one learning row; `auto` trains the row that `debias.select` chooses."""
+    """Trains one row; for `auto`, the row that `debias.select` chooses."""
     if row == "auto":
         row = chosen(world, config)
     build, view = LEARNERS[row]

@@ -1,9 +1,9 @@
-"""The cost of model selection: `auto` compared with the best row by population.
+"""The cost of model selection: `auto` compared with each population's best row.
 
 The table is derived from the results of `main` and `mixed-users`. In both tables,
 `auto` is the model that `debias.select` chooses by validation clicks only. `best` is
-the row with the highest mean NDCG@5 on a population, which is unknown before the
-evaluation.
+the row with the highest mean NDCG@5 on a population. Which row this is, is only known
+after the evaluation.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
 """Tree rankers of other libraries and of this library, on the same clicks.
 
-All rows except `trees` are LambdaMART with the same hyperparameters. `xgboost_unbiased`
-uses XGBoost, and the other LambdaMART rows use LightGBM. The rows differ in labels,
-weights and corrections. `trees` is the product model whose relevance is a sum of trees.
+All rows except `trees` are LambdaMART with the same learning rate, number of trees and
+number of leaves. `xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use
+LightGBM. The rows differ in labels, weights and corrections. `trees` is the product
+model whose relevance is a sum of trees.
 """
 
 import warnings

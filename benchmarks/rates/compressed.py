@@ -7,12 +7,12 @@ embedding rows. There are three populations:
 1. `movielens-100k`: the FM tower with the recipe of table `retrieval` and 32
    dimensions. Events that are held out of the training events determine the number of
    passes, separately for each row.
-2. `1e7`: the same tower, after three passes, on a generated log of ten million items.
-   Each of a thousand tastes has 10,000 items, which users take in proportion to 1 /
-   (rank + 10). Each of 200,000 users has a taste and takes six items. An item is of the
-   user's own taste with probability 4/5, and of a random taste otherwise. If all tastes
-   were known, the hit rate at 50 would be .21. The last items of 500 users are ranked
-   among all ten million items.
+2. `1e7`: the FM tower with 32 dimensions, after three passes, on a generated log of ten
+   million items. Each of a thousand tastes has 10,000 items, which users take in
+   proportion to 1 / (rank + 10). Each of 200,000 users has a taste and takes six items.
+   An item is of the user's own taste with probability 4/5, and of a random taste
+   otherwise. If all tastes were known, the hit rate at 50 would be .21. The last items
+   of 500 users are ranked among all ten million items.
 3. `1e8`: a thousand steps on random ids of a hundred million items and ten million
    users. This population shows whether the tables fit into memory, and the cost of a
    step. Without sharing, the tables would take 38 GB.
@@ -46,7 +46,7 @@ OWN, PASSES, JUDGED = 0.8, 3, 500
 
 
 def shared(row: str, size: int) -> tuple[str | None, int | None]:
-    """Arguments `compress` and `rows` for a row of this table and `size` ids.
+    """Arguments `compress` and `rows` of `RowEmbedding` for a row and `size` ids.
 
     >>> shared("whole", 100), shared("hash_16", 160)
     ((None, None), ('hash', 10))

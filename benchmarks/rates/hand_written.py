@@ -63,7 +63,7 @@ def by_adam(
         loss: Function of the weights and of the columns of a batch.
         start: The initial weights.
         columns: Arrays with one row per session.
-        batch: Sessions per step. It must divide the number of sessions.
+        batch: Number of sessions per step, a divisor of the number of sessions.
         jit: Whether XLA compiles a step.
     """
     import tensorflow as tf

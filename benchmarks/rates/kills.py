@@ -2,7 +2,7 @@
 
 Each row is a job, usually a command. The job first runs undisturbed. Then it is started
 and killed at a random moment, uniform between 0 and 1.2 times the duration of the
-undisturbed run. It is started again until it ends before it is killed. All this is
+undisturbed run. The job is started again until it ends before it is killed. All this is
 repeated on fresh folders until `KILLS` processes were killed. The processes have
 already imported TensorFlow, so that kills interrupt the work and not the import. The
 job `worker` is a pass over a log on a Dask cluster, in which a worker process is killed

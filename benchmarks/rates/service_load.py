@@ -65,7 +65,7 @@ def world(seed: int, number: int) -> tuple[FeatureTable, FeatureTable]:
 
 
 def publish(root: Path, seed: int, again: Path | None = None) -> versions.Version:
-    """Publishes version 1, or the tower `again` with the same vectors and other ids."""
+    """Publishes version 1; with `again`, publishes this tower with other item ids."""
     if again is not None:
         old = versions.load(root)
         number = int(versions.names(root)[-1]) + 1

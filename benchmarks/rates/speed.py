@@ -509,7 +509,7 @@ def evaluate(seed: int) -> dict[str, float]:
 def ndcg_peers(
     labels: np.ndarray, scores: np.ndarray
 ) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Name and function of the peers in this process that compute mean NDCG@10."""
+    """The peers in this process, as names and functions that compute mean NDCG@10."""
     from sklearn.metrics import ndcg_score
 
     gain = 2**labels - 1

@@ -12,9 +12,9 @@ The protocol is the same for every row:
    So popular items are on top and get clicks there, whatever their quality.
 3. A tower is the relevance of a click model (`debias.retrieval.models.PairRelevance`).
    If the model has a bias tower, the bias tower reads the position. The model reads
-   user and item features, the history of each user, and clicks. It is trained with the
-   defaults of `debias.fit`. Validation clicks decide when to stop, and training never
-   uses the truth.
+   user and item features, the history of each user, and clicks. The model is trained
+   with the defaults of `debias.fit`. Validation clicks decide when to stop, and
+   training never uses the truth.
 4. For `ndcg@k`, the tower alone ranks the whole catalogue for every user, and the true
    grades evaluate this ranking. `hr@50` is the share of users whose favourite item is
    among the first 50.

@@ -1,10 +1,10 @@
 """A ranker for data sets without a log of shown items.
 
-Simulated users examine by position. They see the retrieved items of each user, and the
-items that the user took. The attraction of an item depends on the stars that the user
-gave. Items that the user did not take have the lowest attraction. A click model learns
-from these clicks only, with a separate tower for the position. The ranker never sees
-held-out events.
+Simulated users examine by position. A simulated user sees the retrieved items of a real
+user, and the items that this user took. The attraction of an item depends on the stars
+that the user gave. Items that the user did not take have the lowest attraction. A click
+model learns from these clicks only, with a separate tower for the position. The ranker
+never sees held-out events.
 """
 
 from collections.abc import Callable

@@ -196,7 +196,7 @@ def tail_metrics(
     Hypersphere, ICML 2020.
 
     Args:
-        score: Scores of users over the catalogue.
+        score: Function that scores the catalogue for users.
         items: (N, d) vectors of length 1.
         train, held_out: Training and held-out events, see `evaluate_on`.
     """

@@ -6,12 +6,12 @@ price class to .02 in the most expensive class. So users click and order differe
 items, and about a sixth of the events are orders. Both kinds of events show which genre
 a user likes.
 
-Rows are towers with the same settings. `clicks` and `orders` learn from one kind of
-event. `together` treats clicks and orders as the same kind of event. In `both`, each
-target has its own part of the vectors (argument `worth` of
-`debias.retrieval.models.TwoTower`), and an order is worth 5 clicks. In `both_orders`,
-clicks are worth nothing. Each user takes 30 items, and all after the first 24 are held
-out.
+Rows are towers with the same settings. `clicks` learns from clicks only, and `orders`
+from orders only. `together` treats clicks and orders as the same kind of event. In
+`both`, each target has its own part of the vectors (argument `worth` of
+`debias.retrieval.models.TwoTower`), and an order is worth 5 clicks. `both_orders` is
+like `both`, but clicks are worth nothing. Each user takes 30 items, and all after the
+first 24 are held out.
 """
 
 import time

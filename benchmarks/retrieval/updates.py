@@ -3,10 +3,10 @@
 The protocol is the same for every row:
 
 1. The model is a DSSM with vectors of 32 dimensions, one hidden layer of 64 units, and
-   the last 20 items as history. It is trained on all days before the ten test days.
-   Training uses three passes, batches of 256 events, Adam with learning rate .003, and
-   in-batch softmax with the logQ correction. The model knows the users and items of the
-   training days.
+   the last 20 items as history. The model is trained on all days before the ten test
+   days. Training uses three passes, batches of 256 events, Adam with learning rate
+   .003, and in-batch softmax with the logQ correction. The model knows the users and
+   items of the training days.
 2. Each of the ten test days is cut into four lots of equal size, in order of time. A
    lot is predicted before the model learns from it. The current model computes a vector
    for every user of the lot, from the items that the user took before the lot. The
@@ -16,21 +16,21 @@ The protocol is the same for every row:
    events whose item is among the first 50, counting only items that the first model did
    not know. Items that the model does not know count as missed. Users that the model
    does not know get the vector of an unknown id.
-3. With "never", the model does not change, and only histories are current. With
+3. With "never", the model does not change, but it reads current histories. With
    "incremental", the model makes one pass over each lot after predicting it, which
-   updates only the embeddings of ids. New users and items get rows, and the vectors of
-   changed items are upserted. With "full", the model makes one pass over the shuffled
-   events of each day at its end, which updates all weights. Then all items are encoded
-   anew. With "both", incremental updates are made during the day. At its end, they are
-   discarded, and the last fully updated model gets a full update.
+   updates only the embeddings of ids. New users and items get embedding rows, and the
+   index gets the vectors of changed items. With "full", the model makes one pass over
+   the shuffled events of each day at its end, which updates all weights. Then all items
+   are encoded anew. With "both", incremental updates are made during the day. At its
+   end, they are discarded, and the last fully updated model gets a full update.
 4. "drifting" is generated: each day, every twentieth user changes taste, and items
    appear, are in fashion and fade. "ta-feng" has the last forty days of a log of a
    grocery, with the day on which a customer first bought an item. Events of the same
    day are in the order of the file.
 5. Seeds determine the generated world, the initial weights and the order of events in
-   training. No learning rate was tuned: increments use the learning rate of the towers.
-   `update_cpu_seconds` is the processor time of all updates of the ten days, including
-   compilation.
+   training. No learning rate was tuned: incremental updates use the learning rate of
+   the first training. `update_cpu_seconds` is the processor time of all updates of the
+   ten days, including compilation.
 """
 
 import time
