@@ -1,9 +1,9 @@
 """Fits and measures the rows of the ranking tables, including the bounds.
 
 A row is fitted in a world and then measured. All rows that learn have the same
-optimiser, budget and weight decay. The weight decay was chosen by the table
-`tuning-main`, on worlds that no other table uses. `benchmarks.ranking.learners` builds
-the rows that learn.
+optimiser, budget and weight decay. The weight decay was chosen on the tuning worlds,
+which only the tables `tuning-main` and `recipe` use. `benchmarks.ranking.learners`
+builds the rows that learn.
 """
 
 from collections.abc import Callable, Sequence

@@ -117,7 +117,7 @@ def tuning(
     size: Size,
     settings: Mapping[float, TrainingConfig],
 ) -> Table:
-    """Table of learners with several settings, on worlds that no other table uses."""
+    """Table of learners with several training settings, on the tuning worlds."""
     return Table(
         name=name,
         title=f"Validation likelihood by {title}",
