@@ -2,8 +2,8 @@
 
 Rows have the same relevance tower, unless their names say otherwise. A row reads
 features, layout and clicks of the training log. Rows with `known` in their names also
-read the true examination. The `view` of a row is a function that changes the world
-before training.
+receive the true examination probabilities. The `view` of a row is a function that
+changes the world before training.
 """
 
 import warnings

@@ -168,7 +168,7 @@ def _opened(
 
 
 def as_trained(source: inputs.Source, asked: dict[str, Any]) -> inputs.Source:
-    """Adds the options with which training read its log, and prints them."""
+    """Adds the reading options that were used in training, and prints them."""
     read = source.as_trained(asked)
     added = [each for each in read.options() if each not in source.options()]
     if added:

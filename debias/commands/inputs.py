@@ -344,8 +344,8 @@ def look(source: Source, memory: float) -> Found:
 
     Args:
         source: Path of the log, and the options for reading it.
-        memory: Size in GB above which a log that this library wrote is streamed from
-            disk.
+        memory: Size limit in GB. Larger logs are streamed from disk if this library
+            wrote them.
 
     Raises:
         ValueError: The log does not exist or is not a table.

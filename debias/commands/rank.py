@@ -277,8 +277,8 @@ def rank_rows(
         score: Function from features (items, F) to scores (items,). Its feature names
             may be None.
         feature_count: F.
-        column: Texts ROLE=COLUMN for the roles session and query. If `score` has no
-            feature names, the role features is also needed. Rows are ranked within
+        column: Strings ROLE=COLUMN for the roles `session` and `query`. If `score` has
+            no feature names, the role features is also needed. Rows are ranked within
             their session, or within their query if the table has no session column.
             Rows get no rank if the table has neither a session nor a query column. If a
             row holds a list of items, its features, score and rank are lists too.

@@ -229,7 +229,7 @@ class Wanted(NamedTuple):
 def numbers_by_name(
     option: str, texts: list[str] | None, most: int
 ) -> dict[str, list[float]]:
-    """Parses texts NAME=A,B into a dict from names to numbers."""
+    """Parses strings NAME=A,B into a dict from each name to its list of numbers."""
     wanted = "a number" if most == 1 else "numbers, such as 10,60"
     found = {}
     for text in texts or ():
@@ -379,7 +379,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
 
 
 def read(log: inputs.Found, seed: int, model: str) -> tuple["Prepared", dict[str, Any]]:
-    """Returns a log prepared for training, and the labels of its codes.
+    """Returns the log prepared for training, and the names of its integer codes.
 
     Raises:
         ValueError: `Found.open` or `check_usable` fails, the log lacks targets that the

@@ -234,8 +234,8 @@ def bootstrap_variance(
 
     Args:
         refit: Function from (S, B) float32 session weights to log examination (B, K).
-        sessions: Number of sessions S. Each resample weights every session by a
-            Poisson(1) count.
+        sessions: Number of sessions S. In each resample, every session has a
+            Poisson(1) weight.
         replicates: Number of resamples.
         seed: Random seed of the resamples.
         block: Largest number of resamples to compute at once; it does not affect the

@@ -28,8 +28,8 @@ class OffPolicy(NamedTuple):
         estimator: Name of the estimator.
         value: Estimated clicks per session, with the normal interval `low` to `high`.
         logged: Clicks per session in the log.
-        gain: `value` - `logged`, with the interval `gain_low` to `gain_high` of the
-            paired difference.
+        gain: `value` minus `logged`. The confidence interval of this paired difference
+            is from `gain_low` to `gain_high`.
         effective: Effective sample size, (sum w)^2 / sum w^2. In the cascade
             estimators, w are the weights of sessions at the rank where this size is
             smallest. In the pseudo-inverse estimator, w are the weights of sessions; in

@@ -38,7 +38,7 @@ class Exchange:
     """Two ranks whose items are exchanged.
 
     Attributes:
-        ranks: The two ranks, from 1; the upper rank is first.
+        ranks: The two ranks, counted from 1. The rank nearer to the top is first.
         share: Share of the experiment's sessions that get this exchange.
         sessions: Number of sessions with this exchange.
         cost: Expected lost clicks; an upper bound if examination is unknown.

@@ -1,4 +1,4 @@
-"""Recipes of retrieval models: tower names and settings, without TensorFlow."""
+"""Recipes of retrieval models: tower names and settings."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

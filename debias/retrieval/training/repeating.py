@@ -154,7 +154,7 @@ def fit_repeats(
     most: int = USERS,
     block: int = 512,
 ) -> list[Repeat]:
-    """Fits the policy "model" for several scorers that share computations.
+    """Fits several scorers for the policy named "model", and shares their computations.
 
     Args:
         score: Function from rows of users (B,) to an iterator over score matrices (B,
