@@ -6,7 +6,7 @@ its builder in `debias.models.builders`, and add a line to `PRESETS`.
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from debias.data.layout import Layout
@@ -166,10 +166,34 @@ CORRECTIONS: Mapping[str, Correction] = {
 }
 """Corrections by name; `debias.training.correction` builds them."""
 
-TREES: Mapping[str, str] = {
-    "trees": "the product model with boosted trees for relevance, by LightGBM",
-    "trees_xgboost": "the product model with boosted trees for relevance, by XGBoost",
-    "lambdamart": "LambdaMART on judgments from debiased clicks, by LightGBM",
+
+class TreePreset(NamedTuple):
+    """A named ranker of boosted trees.
+
+    Attributes:
+        about: One-line description.
+        library: See `debias.models.trees.TreesConfig`.
+        objective: See `debias.training.fit_trees`.
+    """
+
+    about: str
+    library: Literal["lightgbm", "xgboost"] = "lightgbm"
+    objective: Literal["product", "listwise", "judgments"] = "product"
+
+
+_BOOSTED = "boosted trees for relevance, by"
+TREES: Mapping[str, TreePreset] = {
+    "trees": TreePreset(f"the product model with {_BOOSTED} LightGBM"),
+    "trees_xgboost": TreePreset(
+        f"the product model with {_BOOSTED} XGBoost", "xgboost"
+    ),
+    "trees_listwise": TreePreset(
+        f"the listwise model with {_BOOSTED} LightGBM", objective="listwise"
+    ),
+    "lambdamart": TreePreset(
+        "LambdaMART on judgments from debiased clicks, by LightGBM",
+        objective="judgments",
+    ),
 }
 """Rankers of trees by name; `debias.training.fit_trees` fits them."""
 

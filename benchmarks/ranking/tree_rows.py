@@ -8,15 +8,16 @@ model whose relevance is a sum of trees.
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.ranking.settings import Size
+from debias.data import ClickLog
 
 ROUNDS, RATE, LEAVES, ITEMS = 100, 0.1, 15, 50
-REVISIONS = {"judgments": 3, "rates": 2}
+REVISIONS = {"judgments": 3, "rates": 2, "trees": 2}
 LIGHTGBM: Mapping[str, Any] = {
     "objective": "lambdarank",
     "learning_rate": RATE,
@@ -136,8 +137,6 @@ def judgments(world: Any) -> Score:
 
 
 def _judged(world: Any, name: str) -> Score:
-    from dataclasses import replace
-
     from debias.propensity import judge, propensities
 
     log = world.train.log
@@ -160,21 +159,39 @@ def trees(world: Any) -> Score:
     from debias.models.trees import Trees, TreesConfig, boost
     from debias.training.trees import counts_of, start_of
 
-    config = TreesConfig()
-    logs = [world.train.log, world.validation.log]
-    tables = [world.train.data.features, world.validation.data.features]
-    shown = [np.unique(log.item[log.mask]) for log in logs]
-    features = np.concatenate(
-        [table[items] for table, items in zip(tables, shown, strict=True)]
-    )
-    counts, judges = (
-        counts_of(log, items, log.list_size)
-        for log, items in zip(logs, shown, strict=True)
-    )
-    judges = judges._replace(row=judges.row + len(shown[0]))
+    features, shown, logs = _shown(world)
+    counts, judges = (counts_of(log, shown, log.list_size) for log in logs)
     start = start_of(logs[0], 1)
-    booster, base, theta, _ = boost(features, counts, judges, start, config)
-    return Trees("lightgbm", booster, base, theta, logs[0].list_size)
+    booster, base, _, _ = boost(features, counts, judges, start, TreesConfig())
+    return Trees("lightgbm", booster, base)
+
+
+def trees_listwise(world: Any) -> Score:
+    """The listwise model with trees as relevance."""
+    from debias.models.tree_lists import boost_lists, lists_of
+    from debias.models.trees import Trees, TreesConfig
+    from debias.training.trees import start_of
+
+    features, shown, logs = _shown(world)
+    size = logs[0].list_size
+    lists, judges = (lists_of(log, shown, size) for log in logs)
+    bias = np.log(start_of(logs[0], 1))
+    booster, _, _ = boost_lists(features, lists, judges, bias, size, TreesConfig())
+    return Trees("lightgbm", booster)
+
+
+def _shown(world: Any) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
+    """Features and numbers of the shown items, and the logs with these numbers.
+
+    Items of validation queries are numbered after those of training queries.
+    """
+    first = world.train.data.items
+    after = world.validation.log
+    moved = replace(after, item=np.where(after.mask, after.item + first, -1))
+    logs = [world.train.log, moved]
+    table = np.concatenate([world.train.data.features, world.validation.data.features])
+    shown = np.unique(np.concatenate([log.item[log.mask] for log in logs]))
+    return table[shown], shown, logs
 
 
 def full_information(world: Any) -> Score:
@@ -192,5 +209,6 @@ ROWS: Mapping[str, Callable[[Any], Score]] = {
     "weights": weights,
     "judgments": judgments,
     "trees": trees,
+    "trees_listwise": trees_listwise,
     "full_information": full_information,
 }

@@ -550,14 +550,14 @@ def _grow(
     assert data is not None
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
-    own = TreesConfig(seed=seed)
-    config = replace(own, library="xgboost") if model == "trees_xgboost" else own
+    preset = TREES[model]
+    config = TreesConfig(library=preset.library, seed=seed)
     with (
         started(folder, asked, force),
         bar(model, config.rounds, "trees/s") as progress,
     ):
         fitted = training.fit_trees(
-            sessions, data, config, progress, judged=model == "lambdamart"
+            sessions, data, config, progress, objective=preset.objective
         )
         fitted.model.write(folder / FILE)
     names = fitted.model.feature_names

@@ -66,7 +66,7 @@ class TreesConfig:
     rounds: int = 600
     rate: float = 0.05
     leaves: int = 15
-    items: int = 20
+    items: int = 100
     patience: int = 40
     seed: int = 0
     threads: int = 1
@@ -337,22 +337,61 @@ def boost(
     base = float(np.log(rate) - np.log1p(-rate)) if rate < 1 else 4.0
     learned = np.flatnonzero(np.bincount(counts.row, counts.shown, len(features)))
     own = counts._replace(row=np.searchsorted(learned, counts.row))
-    growing = engine_of(config.library).grow(features[learned], features, config)
-    best = (-np.inf, 0, theta)
-    history: list[float] = []
     total = judges.shown.sum()
-    some, every = np.full(len(learned), base), np.full(len(features), base)
+    booster, theta, history = grown(
+        (features, learned, base),
+        lambda logit, theta: slopes(logit, theta, own),
+        lambda logit, theta: examined(logit, theta, own),
+        lambda logit, theta: likelihood(logit, theta, judges) / total,
+        theta,
+        config,
+        progress,
+    )
+    return booster, base, theta, history
+
+
+def grown(
+    rows: tuple[np.ndarray, np.ndarray, float],
+    slopes_of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    update: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    value: Callable[[np.ndarray, np.ndarray], float],
+    state: np.ndarray,
+    config: TreesConfig,
+    progress: Callable[[int], None],
+) -> tuple[Any, np.ndarray, list[float]]:
+    """Grows trees and updates the parameters of the places after each tree.
+
+    Args:
+        rows: Features (R, F) of all rows, indices of the training rows, and base score.
+        slopes_of: Function from logits of the training rows and parameters to the
+            gradient and the curvature of the loss.
+        update: Function from logits of the training rows and parameters to better
+            parameters.
+        value: Function from logits of all rows and parameters to the value that stops
+            training when it no longer increases.
+        state: (K,) initial parameters of the places.
+        config: Settings.
+        progress: Function that is called after each round with 1.
+
+    Returns:
+        The booster with the best number of trees, the parameters at this number, and
+        the values after each round.
+    """
+    features, learned, base = rows
+    growing = engine_of(config.library).grow(features[learned], features, config)
+    best = (-np.inf, 0, state)
+    history: list[float] = []
+    some = np.full(len(learned), base)
     for number in range(config.rounds):
-        some, every = growing.send(slopes(some, theta, own), base)
-        theta = examined(some, theta, own)
-        value = likelihood(every, theta, judges) / total
-        history.append(value)
+        some, every = growing.send(slopes_of(some, state), base)
+        state = update(some, state)
+        history.append(value(every, state))
         progress(1)
-        if value > best[0]:
-            best = (value, number + 1, theta)
+        if history[-1] > best[0]:
+            best = (history[-1], number + 1, state)
         elif number + 1 - best[1] >= config.patience:
             break
-    return growing.cut(best[1]), base, best[2], history
+    return growing.cut(best[1]), best[2], history
 
 
 class _Growing(Protocol):

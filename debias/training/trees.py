@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.kinds import column_names, recoded
+from debias.data.text import one_of
+from debias.models.tree_lists import boost_lists, list_likelihood, lists_of
 from debias.models.trees import Counts, Trees, TreesConfig, boost, likelihood, places
 from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
 from debias.training.splits import check_types, held_out, vocabulary
+
+Objective = Literal["product", "listwise", "judgments"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class FittedTrees(Printed):
 
     Attributes:
         model: The trees, which are both click model and ranker.
-        log_likelihood: Held-out log-likelihood, in nats per session.
+        log_likelihood: Held-out log-likelihood, in nats per session. For the objective
+            "listwise", only sessions with a click count, and the likelihood is that of
+            a softmax over the list.
         test_log_likelihood: Log-likelihood of the test sessions, in nats per session.
         rounds: Number of trees in the model.
         history: Held-out log-likelihood per impression after about ten selected rounds.
@@ -60,13 +66,16 @@ def fit_trees(
     config: TreesConfig | None = None,
     progress: Callable[[int], None] = lambda rounds: None,
     *,
-    judged: bool = False,
+    objective: Objective = "product",
 ) -> FittedTrees:
     """Fits a ranker of boosted trees to clicks.
 
-    The model is a product model whose relevance is a sum of trees. Examination starts
-    at an estimate from the log, and an EM step updates it after each tree. If `judged`,
-    the function instead trains LambdaMART on judgments from the log. Sessions are held
+    The objective "product" fits a product model whose relevance is a sum of trees.
+    Examination starts at an estimate from the log, and an EM step updates it after each
+    tree. "listwise" fits relevance + bias with a softmax over the list, see
+    `debias.models.tree_lists`. "judgments" trains LightGBM's LambdaMART on grades from
+    `debias.propensity.judge`. Grades from few impressions are shrunk towards their
+    prior, so grades need no weights. Only "product" predicts clicks. Sessions are held
     out as in `debias.fit`.
 
     Args:
@@ -75,14 +84,12 @@ def fit_trees(
         config: Settings of the trees.
         progress: Function that receives the number of rounds completed since its last
             call.
-        judged: Whether to train LightGBM's LambdaMART on grades from
-            `debias.propensity.judge`. LambdaMART does not predict clicks. Grades from
-            few impressions are shrunk towards their prior, so grades need no weights.
+        objective: "product", "listwise" or "judgments".
 
     Raises:
         ValueError: The log is too small to hold sessions out, has no click, or has no
-            feature that differs between items. LambdaMART also needs a log that
-            identifies examination.
+            feature that differs between items; or `objective` is unknown. "judgments"
+            also needs a log that identifies examination.
         ModuleNotFoundError: The extra `trees` is not installed.
 
     >>> import simulators
@@ -93,6 +100,8 @@ def fit_trees(
     >>> fitted.ranker(data.features[:5]).shape
     (5,)
     """
+    if objective not in get_args(Objective):
+        raise ValueError(one_of("objective", get_args(Objective), objective))
     config = TreesConfig() if config is None else config
     check_types(log, data)
     if isinstance(log, Stream):
@@ -109,13 +118,19 @@ def fit_trees(
     rows = np.asarray(features[shown], np.float32)
     _check_learnable(train, rows, shown)
     sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))
-    if judged:
+    if objective == "judgments":
         booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
         kind = Trees("lightgbm", booster, 0.0, None, log.list_size, names, kinds)
         nan = float("nan")
         passes = _history(history, rounds, "ndcg@10")
         return FittedTrees(kind, nan, nan, rounds, passes, sizes, by)
     count = 1 if log.device is None else int(log.device.max()) + 1
+    if objective == "listwise":
+        booster, means, history = _listwise(rows, shown, parts, count, config, progress)
+        best = int(np.argmax(history)) + 1
+        kind = Trees(config.library, booster, 0.0, None, log.list_size, names, kinds)
+        passes = _history(history, best, "log_likelihood")
+        return FittedTrees(kind, means[0], means[1], best, passes, sizes, by)
     counts = [counts_of(part, shown, log.list_size) for part in parts]
     booster, base, theta, history = boost(
         rows, counts[0], counts[1], start_of(train, count), config, progress
@@ -152,6 +167,29 @@ def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
     every = max(1, len(values) // 10)
     kept = sorted({*range(every, len(values) + 1, every), best, len(values)})
     return [{"round": each, name: values[each - 1]} for each in kept]
+
+
+def _listwise(
+    rows: np.ndarray,
+    shown: np.ndarray,
+    parts: Sequence[ClickLog],
+    devices: int,
+    config: TreesConfig,
+    progress: Callable[[int], None],
+) -> tuple[Any, list[float], list[float]]:
+    """A booster, held-out and test likelihood per session with a click, and history."""
+    size = parts[0].list_size
+    train, judges, tests = (lists_of(part, shown, size) for part in parts)
+    bias = np.log(start_of(parts[0], devices))
+    booster, bias, history = boost_lists(
+        rows, train, judges, bias, size, config, progress
+    )
+    logits = Trees(config.library, booster)(rows).astype(float)
+    means = [
+        list_likelihood(logits, bias, each) / max(len(each.row), 1)
+        for each in (judges, tests)
+    ]
+    return booster, means, history
 
 
 def _lambdamart(

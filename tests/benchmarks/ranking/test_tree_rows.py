@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.ranking import tree_rows
+from benchmarks.ranking.protocol import world
+from benchmarks.ranking.settings import Size
 from debias.data import ClickLog
 
 
@@ -45,3 +47,16 @@ def test_judged_rows_are_not_in_the_order_of_their_grades(row, monkeypatch):
         count = np.bincount(log.item.ravel())
         weight = count / count.mean()
         np.testing.assert_allclose(given["weight"], weight[given["item"]])
+
+
+@pytest.mark.parametrize("row", ["trees", "trees_listwise"])
+def test_rows_of_click_models_read_both_logs_by_their_own_features(row):
+    found = world("pbm", 0, None, Size(40, 300))
+    table, shown, logs = tree_rows._shown(found)
+    for log, part in zip(logs, (found.train, found.validation), strict=True):
+        own = table[np.searchsorted(shown, log.item[log.mask])]
+        wanted = part.data.features[part.log.item[part.log.mask]]
+        np.testing.assert_array_equal(own, wanted)
+    pytest.importorskip("lightgbm")
+    scores = tree_rows.ROWS[row](found)(found.test.data.features)
+    assert scores.shape == (found.test.data.items,) and np.ptp(scores) > 0

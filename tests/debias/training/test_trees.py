@@ -6,7 +6,7 @@ import pytest
 import debias
 from debias.data.kinds import Feature
 from debias.models.trees import TreesConfig
-from debias.training import fit_trees
+from debias.training import fit_trees, held_out
 from tests.debias.training.worlds import DATA, LOG
 
 pytest.importorskip("lightgbm")
@@ -31,18 +31,36 @@ def test_a_fit_of_clicks_ranks_predicts_and_is_evaluated():
 
 
 def test_a_fit_of_judgments_only_ranks():
-    fitted = fit_trees(LOG, DATA, FAST, judged=True)
+    fitted = fit_trees(LOG, DATA, FAST, objective="judgments")
     assert not fitted.model.predicts_clicks and np.isnan(fitted.log_likelihood)
     assert "ndcg@10" in fitted.history[0]
     found = debias.evaluate(fitted, LOG, DATA)
     assert set(found.clicks) == {"click_mrr"}
 
 
+def test_a_listwise_fit_only_ranks_and_says_its_likelihood():
+    fitted = fit_trees(LOG, DATA, FAST, objective="listwise")
+    assert not fitted.model.predicts_clicks and fitted.model.base == 0
+    # Better than a guess among the four items, on queries that it has not seen.
+    for part, found in zip(
+        held_out(LOG, 0)[0][1:],
+        (fitted.log_likelihood, fitted.test_log_likelihood),
+        strict=True,
+    ):
+        clicks = part.click.sum() / part.click.any(axis=1).sum()
+        assert -clicks * np.log(4) < found < 0
+    assert fitted.history[-1]["log_likelihood"] <= fitted.log_likelihood
+    found = debias.evaluate(fitted, LOG, DATA)
+    assert set(found.clicks) == {"click_mrr"}
+    with pytest.raises(ValueError, match="objective must be one of product listwise"):
+        fit_trees(LOG, DATA, FAST, objective="pairwise")
+
+
 def test_rounds_of_judgments_are_not_judged_by_the_order_of_ties():
     features = np.ones_like(DATA.features)
     features[::60] = 2  # all but a few are equal
     same = debias.RankingData(features, None, DATA.offsets)
-    fitted = fit_trees(LOG.of_items(same), same, FAST, judged=True)
+    fitted = fit_trees(LOG.of_items(same), same, FAST, objective="judgments")
     assert fitted.history[0]["ndcg@10"] < 0.99  # in the order of grades it would be 1
 
 
