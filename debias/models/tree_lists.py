@@ -98,7 +98,8 @@ def newton_biases(
 ) -> np.ndarray:
     """Biases (K,) after a Newton step of `list_likelihood`.
 
-    A softmax ignores constants, so the bias of the first rank stays 0 on each device.
+    A softmax ignores constants, so the bias of the first rank of each device stays the
+    same.
     """
     p = list_probabilities(logit, bias, lists)
     clicks = lists.click.sum(axis=1, keepdims=True)
@@ -149,13 +150,12 @@ def boost_lists(
     learned = np.unique(lists.row[lists.mask])
     row = np.where(lists.mask, np.searchsorted(learned, lists.row), 0)
     own = lists._replace(row=row)
-    first = bias.reshape(-1, list_size)
     return grown(
         (features, learned, 0.0),
         lambda logit, bias: list_slopes(logit, bias, own),
         lambda logit, bias: newton_biases(logit, bias, own, list_size),
         lambda logit, bias: list_likelihood(logit, bias, judges) / len(judges.row),
-        (first - first[:, :1]).ravel(),
+        bias,
         config,
         progress,
     )
