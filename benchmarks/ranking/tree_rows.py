@@ -1,9 +1,10 @@
 """Tree rankers of other libraries and of this library, on the same clicks.
 
-All rows except `trees` are LambdaMART with the same learning rate, number of trees and
-number of leaves. `xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use
-LightGBM. The rows differ in labels, weights and corrections. `trees` is the product
-model whose relevance is a sum of trees.
+`trees` and `trees_listwise` are the product and the listwise model with a sum of trees
+as relevance, with the defaults of `debias.training.fit_trees`. All other rows are
+LambdaMART with the same learning rate, number of trees and number of leaves.
+`xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use LightGBM. The rows
+differ in labels, weights and corrections. The size of leaves was chosen on seed 1000.
 """
 
 import warnings
@@ -16,13 +17,15 @@ import numpy as np
 from benchmarks.ranking.settings import Size
 from debias.data import ClickLog
 
-ROUNDS, RATE, LEAVES, ITEMS = 100, 0.1, 15, 50
+ROUNDS, RATE, LEAVES = 100, 0.1, 15
+IMPRESSIONS = 1_500  # in a leaf, if each row is an impression; about 100 items
+ITEMS = 20  # in a leaf, if each row is an item
 REVISIONS = {"judgments": 3, "rates": 2, "trees": 2}
 LIGHTGBM: Mapping[str, Any] = {
     "objective": "lambdarank",
     "learning_rate": RATE,
     "num_leaves": LEAVES,
-    "min_data_in_leaf": ITEMS,
+    "min_data_in_leaf": IMPRESSIONS,
     "max_bin": 63,
     "num_threads": 1,
     "deterministic": True,
@@ -50,9 +53,10 @@ class TreeTrial:
     size: Size
 
     def settings(self) -> dict[str, Any]:
-        recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES, "items": ITEMS}
+        recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES}
+        leaf = {"impressions": IMPRESSIONS, "items": ITEMS}
         revision = REVISIONS.get(self.row, 1)
-        return {**asdict(self.size), **recipe, "revision": revision}
+        return {**asdict(self.size), **recipe, **leaf, "revision": revision}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.ranking.protocol import ranking_metrics, world
@@ -85,20 +89,22 @@ def _rows(world: Any) -> Any:
     return impressions(world.train.log, propensities(world.train.log))
 
 
-def lambdamart(world: Any) -> Score:
+def lambdamart(world: Any, impressions: int = IMPRESSIONS) -> Score:
     """LambdaMART with clicks as labels, without correction."""
     found = _rows(world)
-    return _lambdamart(
-        world.train.data.features[found.item], found.label, found.group_sizes
-    )
+    features = world.train.data.features[found.item]
+    asked = {"min_data_in_leaf": impressions}
+    return _lambdamart(features, found.label, found.group_sizes, asked=asked)
 
 
-def position(world: Any) -> Score:
+def position(world: Any, impressions: int = IMPRESSIONS) -> Score:
     """LightGBM's correction: position biases learned together with the trees."""
     found = _rows(world)
     features = world.train.data.features[found.item]
-    at = found.position - 1
-    return _lambdamart(features, found.label, found.group_sizes, position=at)
+    at, asked = found.position - 1, {"min_data_in_leaf": impressions}
+    return _lambdamart(
+        features, found.label, found.group_sizes, position=at, asked=asked
+    )
 
 
 def weights(world: Any) -> Score:
@@ -149,7 +155,7 @@ def _judged(world: Any, name: str) -> Score:
     order = found.shuffled()
     features = world.train.data.features[found.item[order]]
     weight = None if weight is None else weight[order]
-    asked = {"min_data_in_leaf": 20}
+    asked = {"min_data_in_leaf": ITEMS}
     grades = found.grades()[order]
     return _lambdamart(features, grades, groups, weight=weight, asked=asked)
 
@@ -197,7 +203,7 @@ def _shown(world: Any) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
 def full_information(world: Any) -> Score:
     """LambdaMART with the true grades of the training queries."""
     data = world.train.data
-    asked = {"min_data_in_leaf": 20}
+    asked = {"min_data_in_leaf": ITEMS}
     return _lambdamart(data.features, data.labels, data.sizes, asked=asked)
 
 

@@ -552,9 +552,11 @@ def _grow(
         inputs.check_usable(summarize(sessions), log.source.log)
     preset = TREES[model]
     config = TreesConfig(library=preset.library, seed=seed)
+    fits = 1 if preset.objective == "judgments" else len(config.tried(data.items))
+    rounds = fits * config.rounds  # at most
     with (
         started(folder, asked, force),
-        bar(model, config.rounds, "trees/s") as progress,
+        bar(model, rounds, "trees/s") as progress,
     ):
         fitted = training.fit_trees(
             sessions, data, config, progress, objective=preset.objective

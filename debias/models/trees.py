@@ -9,7 +9,7 @@ theta 1, so f is the click logit at this place.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -24,6 +24,7 @@ from debias.data.tables import Streamed
 from debias.engine.scoring import encoded
 
 Library = Literal["lightgbm", "xgboost"]
+SIZES = (20, 100)  # items in a leaf; real features want few, generated ones many
 TINY = 1e-9
 LOWEST = 1e-4  # lower bound of examination in EM
 KEYS = ("library", "booster", "base", "theta", "list_size", "feature_names", "kinds")
@@ -54,7 +55,8 @@ class TreesConfig:
         rate: Learning rate, which multiplies the values of each tree.
         leaves: Largest number of leaves of a tree.
         items: Smallest number of items in a leaf, for LightGBM. The method `least`
-            lowers this number to a twentieth of the items in small data.
+            limits this number to a twentieth of the items. None means that all numbers
+            in `SIZES` are tried, and that held-out clicks choose one.
         patience: Training stops after this many rounds without a better likelihood of
             held-out clicks.
         seed: Random seed of the library. The trees use all rows and columns.
@@ -66,7 +68,7 @@ class TreesConfig:
     rounds: int = 600
     rate: float = 0.05
     leaves: int = 15
-    items: int = 100
+    items: int | None = None
     patience: int = 40
     seed: int = 0
     threads: int = 1
@@ -79,16 +81,22 @@ class TreesConfig:
         if not 0 < self.rate <= 1:
             raise ValueError(f"rate must be in (0, 1], got {self.rate}")
         for name in ("rounds", "items", "patience", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if self.leaves < 2:
             raise ValueError(f"leaves must be at least 2, got {self.leaves}")
 
     def least(self, rows: int) -> int:
         """Smallest number of items in a leaf, at most a twentieth of the rows."""
-        return min(self.items, max(1, rows // 20))
+        return min(self.items or SIZES[0], max(1, rows // 20))
+
+    def tried(self, rows: int) -> "list[TreesConfig]":
+        """The settings that are tried on a number of rows: one per size of leaves."""
+        if self.items is not None or self.library != "lightgbm":
+            return [self]
+        each = [replace(self, items=size) for size in SIZES]
+        return list({one.least(rows): one for one in each}.values())
 
 
 def likelihood(logit: np.ndarray, theta: np.ndarray, counts: Counts) -> float:
@@ -361,6 +369,8 @@ def grown(
 ) -> tuple[Any, np.ndarray, list[float]]:
     """Grows trees and updates the parameters of the places after each tree.
 
+    The result is the best of the settings in `config.tried`.
+
     Args:
         rows: Features (R, F) of all rows, indices of the training rows, and base score.
         slopes_of: Function from logits of the training rows and parameters to the
@@ -377,6 +387,23 @@ def grown(
         The booster with the best number of trees, the parameters at this number, and
         the values after each round.
     """
+    found = [
+        _grown(rows, slopes_of, update, value, state, each, progress)
+        for each in config.tried(len(rows[1]))
+    ]
+    return max(found, key=lambda each: max(each[2]))
+
+
+def _grown(
+    rows: tuple[np.ndarray, np.ndarray, float],
+    slopes_of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    update: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    value: Callable[[np.ndarray, np.ndarray], float],
+    state: np.ndarray,
+    config: TreesConfig,
+    progress: Callable[[int], None],
+) -> tuple[Any, np.ndarray, list[float]]:
+    """`grown` for one size of leaves."""
     features, learned, base = rows
     growing = engine_of(config.library).grow(features[learned], features, config)
     best = (-np.inf, 0, state)

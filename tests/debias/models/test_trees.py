@@ -94,6 +94,19 @@ def test_both_libraries_find_attraction_and_examination(library):
     np.testing.assert_array_equal(again[2], theta)
 
 
+def test_held_out_clicks_choose_the_size_of_leaves(monkeypatch):
+    x, _, counts = counted()
+    judges = counted(seed=1)
+    features = np.concatenate([x, judges[0]])
+    held = judges[2]._replace(row=judges[2].row + len(x))
+    monkeypatch.setattr("debias.models.trees.SIZES", (2, 15))
+    each = [TreesConfig(rounds=30, rate=0.2, leaves=4, items=n) for n in (None, 2, 15)]
+    chosen, *fixed = (boost(features, counts, held, THETA, one)[3] for one in each)
+    values = [max(history) for history in fixed]
+    assert values[0] != values[1] and max(chosen) == max(values)
+    assert len(each[0].tried(300)) == 2 and len(each[0].tried(30)) == 1
+
+
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
 def test_written_and_read(tmp_path, library):
     x, _, counts = counted(60)
