@@ -103,7 +103,7 @@ def gains(found: Views) -> Figure:
     for axes, crowd in zip(panels[0], crowds, strict=True):
         axes.set_title(crowd)
     panels[-1][1].set_xlabel("labels that the production ranker has seen")
-    figure.supylabel("NDCG@5 less that of softmax_naive", fontsize="medium")
+    figure.supylabel("NDCG@5 minus that of softmax_naive", fontsize="medium")
     lines = panels[0][0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False)
     return figure
