@@ -7,9 +7,9 @@ the clicks and the initial weights. Every query is tested once per seed, so inte
 are over queries and seeds together; see `benchmarks.harness.bootstrap`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ class RealTrial:
     config: TrainingConfig
 
     def settings(self) -> dict[str, Any]:
-        folds = {"folds": FOLDS, "revision": REVISIONS.get(self.row, 1)}
+        revision = {**REVISIONS, **GROWN}.get(self.row, 1)
+        folds = {"folds": FOLDS, "revision": revision}
         return {"sessions": self.size.sessions, **identity(self.config), **folds}
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
@@ -63,7 +64,7 @@ class RealTrial:
             test = world.test.data
             try:
                 if self.row in TREES:
-                    score = TREES[self.row](world)(test.features)
+                    score = tree_rows.ROWS[self.row](world)(test.features)
                 else:
                     config = replace(self.config, seed=place)
                     score = test_scores(self.row, world, config)
@@ -126,13 +127,8 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
     return world_of(parts, crowd, part_seed(seed, fold, FOLDS), size)
 
 
-IMPRESSIONS = 50  # in a leaf of LightGBM's rows; not tuned on real features
-TREES: Mapping[str, Callable[[Any], tree_rows.Score]] = {
-    "lambdamart": partial(tree_rows.lambdamart, impressions=IMPRESSIONS),
-    "position": partial(tree_rows.position, impressions=IMPRESSIONS),
-    "xgboost_unbiased": tree_rows.xgboost_unbiased,
-    "trees": tree_rows.trees,
-}
+GROWN = dict.fromkeys(("lambdamart", "position", "trees"), 2)  # revisions
+TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
 TABLE = Table(
     name="main-real",

@@ -89,22 +89,20 @@ def _rows(world: Any) -> Any:
     return impressions(world.train.log, propensities(world.train.log))
 
 
-def lambdamart(world: Any, impressions: int = IMPRESSIONS) -> Score:
+def lambdamart(world: Any) -> Score:
     """LambdaMART with clicks as labels, without correction."""
     found = _rows(world)
-    features = world.train.data.features[found.item]
-    asked = {"min_data_in_leaf": impressions}
-    return _lambdamart(features, found.label, found.group_sizes, asked=asked)
+    return _lambdamart(
+        world.train.data.features[found.item], found.label, found.group_sizes
+    )
 
 
-def position(world: Any, impressions: int = IMPRESSIONS) -> Score:
+def position(world: Any) -> Score:
     """LightGBM's correction: position biases learned together with the trees."""
     found = _rows(world)
     features = world.train.data.features[found.item]
-    at, asked = found.position - 1, {"min_data_in_leaf": impressions}
-    return _lambdamart(
-        features, found.label, found.group_sizes, position=at, asked=asked
-    )
+    at = found.position - 1
+    return _lambdamart(features, found.label, found.group_sizes, position=at)
 
 
 def weights(world: Any) -> Score:

@@ -71,7 +71,7 @@ def test_a_row_of_trees_is_measured_by_what_it_orders(tmp_path, monkeypatch):
     data = generate(queries=30, seed=3)
     letor(tmp_path / "all.txt", data)
     learners = {"trees": lambda world: lambda features: features[:, 2]}
-    monkeypatch.setattr(real, "TREES", learners)
+    monkeypatch.setattr(real.tree_rows, "ROWS", learners)
     trial = real.RealTrial("trees", "pbm", Size(sessions=200), TrainingConfig())
     found = trial.measure(0, str(tmp_path / "all.txt"))
     expected = metrics.ndcg(data.labels, data.features[:, 2], 5, offsets=data.offsets)
