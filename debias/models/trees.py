@@ -387,38 +387,28 @@ def grown(
         The booster with the best number of trees, the parameters at this number, and
         the values after each round.
     """
-    found = [
-        _grown(rows, slopes_of, update, value, state, each, progress)
-        for each in config.tried(len(rows[1]))
-    ]
-    return max(found, key=lambda each: max(each[2]))
-
-
-def _grown(
-    rows: tuple[np.ndarray, np.ndarray, float],
-    slopes_of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    update: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    value: Callable[[np.ndarray, np.ndarray], float],
-    state: np.ndarray,
-    config: TreesConfig,
-    progress: Callable[[int], None],
-) -> tuple[Any, np.ndarray, list[float]]:
-    """`grown` for one size of leaves."""
     features, learned, base = rows
-    growing = engine_of(config.library).grow(features[learned], features, config)
-    best = (-np.inf, 0, state)
-    history: list[float] = []
-    some = np.full(len(learned), base)
-    for number in range(config.rounds):
-        some, every = growing.send(slopes_of(some, state), base)
-        state = update(some, state)
-        history.append(value(every, state))
-        progress(1)
-        if history[-1] > best[0]:
-            best = (history[-1], number + 1, state)
-        elif number + 1 - best[1] >= config.patience:
-            break
-    return growing.cut(best[1]), best[2], history
+
+    def once(settings: TreesConfig) -> tuple[Any, np.ndarray, list[float]]:
+        growing = engine_of(settings.library).grow(
+            features[learned], features, settings
+        )
+        now, best = state, (-np.inf, 0, state)
+        history: list[float] = []
+        some = np.full(len(learned), base)
+        for number in range(settings.rounds):
+            some, every = growing.send(slopes_of(some, now), base)
+            now = update(some, now)
+            history.append(value(every, now))
+            progress(1)
+            if history[-1] > best[0]:
+                best = (history[-1], number + 1, now)
+            elif number + 1 - best[1] >= settings.patience:
+                break
+        return growing.cut(best[1]), best[2], history
+
+    found = [once(each) for each in config.tried(len(learned))]
+    return max(found, key=lambda each: max(each[2]))
 
 
 class _Growing(Protocol):
