@@ -10,6 +10,7 @@ differ in labels, weights and corrections. The size of leaves was chosen on seed
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from debias.data import ClickLog
 
 ROUNDS, RATE, LEAVES = 100, 0.1, 15
 IMPRESSIONS = 1_500  # in a leaf, if each row is an impression; about 100 items
+FEW = 50  # impressions in a leaf of the row `position_few`
 ITEMS = 20  # in a leaf, if each row is an item
 REVISIONS = {"judgments": 3, "rates": 2, "trees": 2}
 LIGHTGBM: Mapping[str, Any] = {
@@ -54,7 +56,8 @@ class TreeTrial:
 
     def settings(self) -> dict[str, Any]:
         recipe = {"rounds": ROUNDS, "rate": RATE, "leaves": LEAVES}
-        leaf = {"impressions": IMPRESSIONS, "items": ITEMS}
+        impressions = FEW if self.row == "position_few" else IMPRESSIONS
+        leaf = {"impressions": impressions, "items": ITEMS}
         revision = REVISIONS.get(self.row, 1)
         return {**asdict(self.size), **recipe, **leaf, "revision": revision}
 
@@ -97,12 +100,14 @@ def lambdamart(world: Any) -> Score:
     )
 
 
-def position(world: Any) -> Score:
+def position(world: Any, impressions: int = IMPRESSIONS) -> Score:
     """LightGBM's correction: position biases learned together with the trees."""
     found = _rows(world)
     features = world.train.data.features[found.item]
-    at = found.position - 1
-    return _lambdamart(features, found.label, found.group_sizes, position=at)
+    at, asked = found.position - 1, {"min_data_in_leaf": impressions}
+    return _lambdamart(
+        features, found.label, found.group_sizes, position=at, asked=asked
+    )
 
 
 def weights(world: Any) -> Score:
@@ -209,6 +214,7 @@ ROWS: Mapping[str, Callable[[Any], Score]] = {
     "lambdamart": lambdamart,
     "rates": rates,
     "position": position,
+    "position_few": partial(position, impressions=FEW),
     "xgboost_unbiased": xgboost_unbiased,
     "weights": weights,
     "judgments": judgments,
