@@ -6,11 +6,12 @@ its builder in `debias.models.builders`, and add a line to `PRESETS`.
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from debias.data.layout import Layout
     from debias.models.click_model import ClickModel
+    from debias.models.trees import Library, Objective
 
 
 class Preset(NamedTuple):
@@ -177,8 +178,8 @@ class TreePreset(NamedTuple):
     """
 
     about: str
-    library: Literal["lightgbm", "xgboost"] = "lightgbm"
-    objective: Literal["product", "listwise", "judgments"] = "product"
+    library: "Library" = "lightgbm"
+    objective: "Objective" = "product"
 
 
 _BOOSTED = "boosted trees for relevance, by"

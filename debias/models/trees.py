@@ -24,6 +24,7 @@ from debias.data.tables import Streamed
 from debias.engine.scoring import encoded
 
 Library = Literal["lightgbm", "xgboost"]
+Objective = Literal["product", "listwise", "judgments"]
 SIZES = (20, 100)  # items in a leaf; real features want few, generated ones many
 TINY = 1e-9
 LOWEST = 1e-4  # lower bound of examination in EM

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -10,14 +10,20 @@ from debias.data import ClickLog, RankingData, Stream
 from debias.data.kinds import column_names, recoded
 from debias.data.text import one_of
 from debias.models.tree_lists import boost_lists, list_likelihood, lists_of
-from debias.models.trees import Counts, Trees, TreesConfig, boost, likelihood, places
+from debias.models.trees import (
+    Counts,
+    Objective,
+    Trees,
+    TreesConfig,
+    boost,
+    likelihood,
+    places,
+)
 from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
 from debias.training.splits import check_types, held_out, vocabulary
-
-Objective = Literal["product", "listwise", "judgments"]
 
 
 @dataclass(frozen=True)
