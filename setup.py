@@ -117,7 +117,7 @@ setup(
             "*/templates/*.html",
             "serve/page.html",
         ],
-        "simulators": ["py.typed"],
+        "simulators": ["py.typed", "*.pyi"],
         "benchmarks": ["results/*.jsonl", "*.md"],
     },
     entry_points={"console_scripts": ["debias = debias.__main__:app"]},

@@ -152,15 +152,16 @@ def _run(
     cluster: str | None,
     json: bool,
 ) -> None:
+    from debias.data.text import one_of
     from debias.engine.cluster import joined
-    from simulators import clicks, populations, writer
+    from simulators import clicks, writer
     from simulators.policies import POLICIES, Deterministic
 
     # Faulty arguments are reported before the data is read.
     crowd = _population(run)
     name = run["policy"]
     if name not in POLICIES:
-        raise ValueError(f"unknown policy {name!r}: {populations.near(name, POLICIES)}")
+        raise ValueError(one_of("--policy", POLICIES, name))
     data = _data(run, seed)
     policy = POLICIES[name](data, seed, run["randomness"])
     ready = clicks.prepare(

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from debias.data import ClickLog, RankingData
+from debias.data.text import one_of
 from simulators.chance import ROWS, categorical, generator
 from simulators.oracle import checked_probability
 from simulators.policies import Policy, Shelf, expert
-from simulators.populations import Observed, Population, named, near, visit
+from simulators.populations import Observed, Population, named, visit
 
 BLOCK = ROWS  # changing it changes all simulated logs
 _SHOWN, _CLICKED = 1, 2  # two random streams per block
@@ -126,7 +127,7 @@ def _by_grade(
             grades = np.linspace(0, data.max_grade, len(presets[given]))
             values = np.interp(labels, grades, presets[given])
         else:
-            raise ValueError(f"unknown {kind} {given!r}: {near(given, presets)}")
+            raise ValueError(one_of(kind, presets, given))
     values = checked_probability(kind, values)
     if values.shape != (data.items,):
         raise ValueError(

@@ -67,16 +67,8 @@ def generate_interactions(
     # Sorting perturbed logits draws items without replacement.
     perturbed = preference + log_met + rng.gumbel(size=(users, items))
     taken = np.argsort(-perturbed, axis=1)[:, :events]
-    log = from_columns(
-        np.repeat(np.arange(users), events),
-        taken.ravel(),
-        np.tile(np.arange(events), users),
-        users={
-            "id": np.arange(users),
-            "age": [f"{age}0s" for age in rng.integers(1, 7, users)],
-        },
-        items={"id": np.arange(items), "genre": genre},
-    )
+    user, time = np.divmod(np.arange(users * events), events)
+    log = _log(user, taken.ravel(), time, genre, rng.integers(1, 7, users))
     truth = Tastes(
         preference.astype(np.float32), log_met.astype(np.float32), group, genre
     )
@@ -152,13 +144,17 @@ def drifting_interactions(
         time = 1000 * day + (np.arange(len(user)) * 1000) // max(len(user), 1)
         taken.append(np.stack([user[order], item[order], time]))
     user, item, time = np.concatenate(taken, axis=1)
-    return from_columns(
-        user,
-        item,
-        time,
-        users={
-            "id": np.arange(users),
-            "age": [f"{age}0s" for age in rng.integers(1, 7, users)],
-        },
-        items={"id": np.arange(items), "genre": genre},
-    )
+    return _log(user, item, time, genre, rng.integers(1, 7, users))
+
+
+def _log(
+    user: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    genre: np.ndarray,
+    decade: np.ndarray,
+) -> Interactions:
+    """Interactions of users with an age (users,) in decades and items with a genre."""
+    users = {"id": np.arange(len(decade)), "age": [f"{age}0s" for age in decade]}
+    items = {"id": np.arange(len(genre)), "genre": genre}
+    return from_columns(user, item, time, users=users, items=items)

@@ -12,8 +12,6 @@ import numpy as np
 from simulators.behaviours import Behaviour, with_satisfaction
 from simulators.populations import Observed, Population, shares, situate
 
-_ENUMERABLE = 16  # largest list size for sums over all 2 ** L click vectors
-
 
 def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
     """Checks that values are probabilities, and returns the values as floats.
@@ -35,7 +33,7 @@ def checked_probability(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _checked(
-    attraction: np.ndarray, satisfaction: np.ndarray | None, doubles: bool = False
+    attraction: np.ndarray, satisfaction: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Checks attraction and satisfaction, and returns them as floats of one shape."""
     attraction = checked_probability("attraction", attraction)
@@ -46,9 +44,6 @@ def _checked(
                 f"satisfaction must have the shape of attraction, {attraction.shape}, "
                 f"got {satisfaction.shape}"
             )
-    if doubles:
-        attraction = attraction.astype(float)
-        satisfaction = None if satisfaction is None else satisfaction.astype(float)
     return attraction, satisfaction
 
 
@@ -79,21 +74,6 @@ def lengths(mask: np.ndarray | None, shape: tuple[int, int]) -> list:
     return [(np.flatnonzero(size == n), int(n)) for n in np.unique(size)]
 
 
-def _situations(
-    population: Population, sessions: int, query: np.ndarray | None
-) -> list[tuple[float, np.ndarray]]:
-    """Probability of each situation, and the shares (S, K) of types in it."""
-    types = len(population.types)
-    if population.fixed_shares is not None:
-        return [(1.0, np.broadcast_to(population.fixed_shares, (sessions, types)))]
-    found = []
-    for situation in population.situations:
-        observed = situate(population, situation, sessions)._replace(query=query)
-        here = shares(population, observed)
-        found.append((situation.share, np.broadcast_to(here, (sessions, types))))
-    return found
-
-
 def _weights(
     population: Population,
     sessions: int,
@@ -101,13 +81,22 @@ def _weights(
     observed: Observed | None,
 ) -> np.ndarray:
     """(S, K) shares of types, averaged over situations if nothing is observed."""
-    if observed is None:
-        found = _situations(population, sessions, query)
-        return np.sum([share * here for share, here in found], axis=0)
-    if observed.query is None:
-        observed = observed._replace(query=query)
-    here = shares(population, observed)
-    return np.broadcast_to(here, (sessions, len(population.types)))
+    if observed is not None:
+        if observed.query is None:
+            observed = observed._replace(query=query)
+        found = shares(population, observed)
+    elif population.fixed_shares is not None:
+        found = population.fixed_shares
+    else:
+        each = [
+            one.share
+            * shares(
+                population, situate(population, one, sessions)._replace(query=query)
+            )
+            for one in population.situations
+        ]
+        found = np.sum(each, axis=0)
+    return np.broadcast_to(found, (sessions, len(population.types)))
 
 
 def click_probability(
@@ -181,7 +170,9 @@ def _log_joint(
     mask: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per type, (K, S, L): P(c_k = 1 | clicks above) and log P(c_1 .. c_k)."""
-    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
+    attraction, satisfaction = _checked(attraction, satisfaction)
+    attraction = attraction.astype(float)
+    satisfaction = None if satisfaction is None else satisfaction.astype(float)
     click = np.asarray(click, bool)
     if click.shape != attraction.shape:
         raise ValueError(
@@ -199,12 +190,6 @@ def _log_joint(
     with np.errstate(divide="ignore"):  # impossible clicks have log-probability -inf
         log = np.log(np.where(click, conditional, 1 - conditional))
     return conditional, np.cumsum(log, axis=2)
-
-
-def _log_mean(weights: np.ndarray, logs: np.ndarray) -> np.ndarray:
-    """log sum_m weights_m exp(logs_m) over the first axis; -inf if all are -inf."""
-    with np.errstate(divide="ignore"):
-        return np.logaddexp.reduce(np.log(weights) + logs, axis=0)
 
 
 def log_likelihood(
@@ -229,39 +214,8 @@ def log_likelihood(
     """
     _, joint = _log_joint(population, attraction, satisfaction, click, mask)
     weights = _weights(population, joint.shape[1], query, observed).T
-    return _log_mean(weights, joint[:, :, -1])
-
-
-def posterior(
-    population: Population,
-    attraction: np.ndarray,
-    click: np.ndarray,
-    mask: np.ndarray | None = None,
-    query: np.ndarray | None = None,
-    observed: Observed | None = None,
-    satisfaction: np.ndarray | None = None,
-) -> np.ndarray:
-    """(S, K) posterior P(user type | all clicks of the session).
-
-    Raises:
-        ValueError: The clicks of a session are impossible for all user types. The
-            message gives the session.
-
-    >>> from simulators.populations import named
-    >>> clicks = np.array([[0, 1]])
-    >>> posterior(named("mixed"), np.array([[1.0, 0.0]]), clicks).tolist()
-    [[0.0, 1.0, 0.0]]
-    """
-    _, joint = _log_joint(population, attraction, satisfaction, click, mask)
-    weights = _weights(population, joint.shape[1], query, observed).T
-    every = _log_mean(weights, joint[:, :, -1])
-    if np.isneginf(every).any():
-        raise ValueError(
-            f"click is impossible for every type in session "
-            f"{int(np.argmax(np.isneginf(every)))}"
-        )
     with np.errstate(divide="ignore"):
-        return np.exp(np.log(weights) + joint[:, :, -1] - every).T
+        return np.logaddexp.reduce(np.log(weights) + joint[:, :, -1], axis=0)
 
 
 def conditional_click_probability(
@@ -293,64 +247,6 @@ def conditional_click_probability(
     return (belief * conditional).sum(axis=0)
 
 
-def every_click_vector(size: int) -> np.ndarray:
-    """(2 ** L, L) bool, all click vectors of a list.
-
-    >>> every_click_vector(2).astype(int).tolist()
-    [[0, 0], [0, 1], [1, 0], [1, 1]]
-    """
-    return (np.arange(2**size)[:, None] >> np.arange(size)[::-1] & 1).astype(bool)
-
-
-def expected_log_likelihood(
-    population: Population,
-    attraction: np.ndarray,
-    mask: np.ndarray | None = None,
-    query: np.ndarray | None = None,
-    satisfaction: np.ndarray | None = None,
-) -> np.ndarray:
-    """(S,) expected log-likelihood of a session for the best predictor, in nats.
-
-    The predictor knows lists, attraction, population and observed properties, but not
-    the type. The result is minus the entropy of the clicks. A mixture has no closed
-    form, so the entropy is an exact sum over all 2 ** L click vectors.
-
-    Raises:
-        ValueError: A list is longer than 16.
-
-    >>> from simulators.populations import named
-    >>> lists = np.array([[0.5, 0.5]])
-    >>> expected_log_likelihood(named("document-ctr"), lists).round(4).tolist()
-    [-1.3863]
-    """
-    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
-    expected = np.zeros(len(attraction))
-    found = _situations(population, len(attraction), query)
-    for rows, size in lengths(mask, attraction.shape):
-        if size > _ENUMERABLE:
-            raise ValueError(
-                f"lists of {size} items have too many click vectors to sum over; "
-                f"at most {_ENUMERABLE} items"
-            )
-        vectors = every_click_vector(size)
-        places = np.arange(len(attraction))[rows]
-        at_once = max(1, 2**17 // len(vectors))
-        for start in range(0, len(places), at_once):
-            some = places[start : start + at_once]
-            lists = np.repeat(attraction[some, :size], len(vectors), axis=0)
-            satisfying = None
-            if satisfaction is not None:
-                satisfying = np.repeat(satisfaction[some, :size], len(vectors), axis=0)
-            every = np.tile(vectors, (len(some), 1))
-            _, joint = _log_joint(population, lists, satisfying, every, None)
-            last = joint[:, :, -1].reshape(-1, len(some), len(vectors))
-            for share, weights in found:
-                log = _log_mean(weights[some].T[:, :, None], last)
-                likely = np.where(np.isneginf(log), 0, log)
-                expected[some] += share * (np.exp(log) * likely).sum(axis=1)
-    return expected
-
-
 def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
     """(items,) score of the ideal debiased ranking.
 
@@ -366,56 +262,3 @@ def ideal_score(population: Population, attraction: np.ndarray) -> np.ndarray:
     weights = _weights(population, 1, None, None)[0]
     each = [b.perceive(attraction[:, None])[:, 0] for b in population.behaviours]
     return np.tensordot(weights, np.stack(each), axes=1)
-
-
-def click_table(
-    population: Population,
-    attraction: np.ndarray,
-    list_size: int,
-    others: float | None = None,
-    satisfaction: np.ndarray | None = None,
-) -> np.ndarray:
-    """(I, L) P(click) of each item at each position.
-
-    Args:
-        attraction: (I,) attractions of the items.
-        list_size: L, the number of positions.
-        others: Attraction of all other items of the list. None means the mean of
-            `attraction`. The other items have no effect on users who read cells
-            independently.
-        satisfaction: (I,) satisfaction of the same items. All other items of the list
-            have the mean satisfaction.
-
-    >>> from simulators.populations import named
-    >>> click_table(named("cascade"), np.array([0.5, 1.0]), 2, others=0.5).tolist()
-    [[0.5, 0.25], [1.0, 0.5]]
-    """
-    attraction, satisfaction = _checked(attraction, satisfaction, doubles=True)
-    rank = np.arange(list_size)
-    shape = len(attraction), list_size, list_size
-
-    def among(own: np.ndarray, fill: float) -> np.ndarray:
-        """(I L, L) lists that hold each item at each position."""
-        lists = np.full(shape, fill)
-        lists[:, rank, rank] = own[:, None]
-        return lists.reshape(-1, list_size)
-
-    lists = among(attraction, attraction.mean() if others is None else others)
-    satisfying = None
-    if satisfaction is not None:
-        satisfying = among(satisfaction, satisfaction.mean())
-    pooled = click_probability(population, lists, satisfaction=satisfying)
-    return pooled.reshape(shape)[:, rank, rank]
-
-
-def singular_ratio(table: np.ndarray) -> float:
-    """Ratio of the second to the first singular value of an item-by-position table.
-
-    0 means that the click probability is a product of an item factor and a position
-    factor, so no mixture is needed.
-
-    >>> singular_ratio(np.outer([0.1, 0.5], [1.0, 0.6, 0.2])) < 1e-15
-    True
-    """
-    values = np.linalg.svd(table, compute_uv=False)
-    return float(values[1] / values[0])

@@ -220,7 +220,7 @@ class PlackettLuce:
                 "Deterministic is the limit at 0"
             )
         _, scores = _sorted_items(self.ranker, data)
-        starts, sizes = data.offsets[:-1], np.diff(data.offsets)
+        starts, sizes = data.offsets[:-1], data.sizes
         centred = scores - np.repeat(np.add.reduceat(scores, starts) / sizes, sizes)
         logit = centred.astype(float) / ((centred.std() or 1.0) * self.temperature)
         logit -= np.repeat(np.maximum.reduceat(logit, starts), sizes)
@@ -308,11 +308,9 @@ class EpsilonGreedy:
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon must be in [0, 1], got {self.epsilon}")
         order, _ = _sorted_items(self.ranker, data)
+        starts, sizes = data.offsets[:-1], data.sizes
         place = np.empty(data.items, np.int32)
-        place[order] = np.arange(data.items) - np.repeat(
-            data.offsets[:-1], np.diff(data.offsets)
-        )
-        starts, sizes = data.offsets[:-1], np.diff(data.offsets)
+        place[order] = np.arange(data.items) - np.repeat(starts, sizes)
         return _EpsilonGreedyShelf(order, place, starts, sizes, self.epsilon, list_size)
 
 
@@ -427,7 +425,7 @@ class RandPair:
         pairs = np.array(sorted(kinds[kind], key=lambda pair: pair[1]), np.int16)
         order, _ = _sorted_items(self.ranker, data)
         top = _top(order, data, list_size)
-        shown = np.minimum(np.diff(data.offsets), list_size)
+        shown = np.minimum(data.sizes, list_size)
         return _RandPairShelf(top, shown, pairs.reshape(-1, 2), self.rate)
 
 
@@ -440,8 +438,7 @@ class _RandPairShelf:
 
     def _choices(self, query: np.ndarray) -> np.ndarray:
         """The number of pairs that can be swapped in the lists of these queries."""
-        last = self.pairs[:, 1] if len(self.pairs) else np.zeros(0)
-        return np.searchsorted(last, self.shown[query])
+        return np.searchsorted(self.pairs[:, 1], self.shown[query])
 
     def show(self, query: np.ndarray, rng: np.random.Generator) -> Shown:
         item = self.top.take(query, axis=0)
@@ -463,8 +460,7 @@ class _RandPairShelf:
         # pending[:, r]: probability of no swap so far, ahead of rank r.
         valid = np.arange(len(self.pairs)) < choices[:, None]
         first = np.zeros((len(self.pairs), size))
-        if len(self.pairs):
-            first[np.arange(len(self.pairs)), self.pairs[:, 0]] = 1
+        first[np.arange(len(self.pairs)), self.pairs[:, 0]] = 1
         at_rank = (valid @ first) * each[:, None]
         pending = none[:, None] + np.cumsum(at_rank[:, ::-1], axis=1)[:, ::-1]
         after = np.concatenate([pending[:, 1:], none[:, None]], axis=1)
@@ -513,7 +509,7 @@ class RandTopN:
             raise ValueError(f"n must be at least 1, got {self.n}")
         order, _ = _sorted_items(self.ranker, data)
         top = _top(order, data, max(list_size, self.n))
-        shuffled = np.minimum(np.diff(data.offsets), self.n)
+        shuffled = np.minimum(data.sizes, self.n)
         return _RandTopNShelf(top, shuffled, list_size)
 
 

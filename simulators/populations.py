@@ -21,13 +21,13 @@ finitely many situations, so every expectation is exact.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from runpy import run_path
 from typing import NamedTuple
 
 import numpy as np
 
+from debias.data.text import one_of
 from simulators.behaviours import (
     BAIDU,
     GRADED_DBN,
@@ -420,21 +420,13 @@ def named(name: str) -> Population:
         ValueError: No preset has this name. The message suggests presets with similar
             names.
 
-    >>> named("mixt")
+    >>> named("mixt")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: unknown population 'mixt': did you mean mixed?
+    ValueError: population must be one of pbm ..., got 'mixt': did you mean mixed...
     """
     if name in POPULATIONS:
         return POPULATIONS[name]
-    raise ValueError(f"unknown population {name!r}: {near(name, POPULATIONS)}")
-
-
-def near(name: str, names: Mapping[str, object]) -> str:
-    """Suggests names that are similar to a misspelt name."""
-    close = get_close_matches(name, names)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"there are {' '.join(names)}"
+    raise ValueError(one_of("population", POPULATIONS, name))
 
 
 def from_file(path: str | Path) -> Population:

@@ -23,13 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.files import alone, atomic_write
 from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP
 from debias.types import Over
 from simulators.clicks import BLOCK, Simulation
 
 MANIFEST = "manifest.json"
 SHARD = 1 << 20  # sessions per shard by default
-_ASIDE = ".part"  # suffix of files that are being written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -84,7 +84,7 @@ def write(
     sample = simulation.sessions(0, min(sessions, BLOCK)).to_arrow()
     manifest = _manifest(simulation, sessions, shards, run or {}, sample)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         begun = _begun(folder, manifest)
         if begun["shards"]:
             progress(sessions)
@@ -257,26 +257,7 @@ def _difference(key: str, there: Any, here: Any) -> tuple[str, str]:
 
 
 def _is_aside(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(_ASIDE)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Locks the folder against a second process; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is writing it") from None
-        yield
-    finally:
-        os.close(handle)
+    return path.name.startswith(".") and path.name.endswith(".part")
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -309,7 +290,7 @@ def _write_shard(
     stop: int,
     progress: Callable[[int], None],
 ) -> None:
-    with _aside(path) as aside, ExitStack() as opened:
+    with _on_disk(path) as aside, ExitStack() as opened:
         file = None
         for first in range(start, stop, ROW_GROUP):
             last = min(first + ROW_GROUP, stop)
@@ -320,16 +301,11 @@ def _write_shard(
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
+def _on_disk(path: Path) -> Iterator[Path]:
     """Context manager: a temporary file that replaces `path` when it is on disk."""
-    aside = path.with_name(f".{path.name}{_ASIDE}")
-    try:
+    with atomic_write(path) as aside:
         yield aside
         _sync(aside)
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -341,7 +317,7 @@ def _sync(path: Path) -> None:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    with _aside(folder / MANIFEST) as aside:
+    with _on_disk(folder / MANIFEST) as aside:
         aside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 

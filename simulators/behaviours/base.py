@@ -1,16 +1,18 @@
 """Interface of behaviours, examination curves and checks."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import overload
 
 import numpy as np
 
-from simulators.chance import ROWS
+from simulators.chance import ROWS, bernoulli
 
 EYE_TRACKING = (0.68, 0.61, 0.48, 0.34, 0.28, 0.20, 0.11, 0.10, 0.08, 0.06)
 BAIDU = (1.0, 0.674, 0.414, 0.293, 0.208, 0.171, 0.136, 0.117, 0.084, 0.058)
 Curve = tuple[float, ...]
 Knots = tuple[tuple[float, float], ...]
+ClickAt = Callable[[int, np.ndarray], np.ndarray]  # from rank and P(click) to clicks
 
 
 def eye_tracking(eta: float = 1.0) -> Curve:
@@ -55,11 +57,6 @@ def turned(values: None) -> None: ...
 def turned(values: np.ndarray | None) -> np.ndarray | None:
     """The lists in reverse order."""
     return None if values is None else floats(values)[:, ::-1]
-
-
-def rows_of(values: np.ndarray | None, rows: slice) -> np.ndarray | None:
-    """The lists of the given rows."""
-    return None if values is None else values[rows]
 
 
 def positions_of(curve: Curve, attraction: np.ndarray, owner: object) -> np.ndarray:
@@ -164,7 +161,7 @@ class Behaviour:
         examined = np.empty(attraction.shape, attraction.dtype)
         for start in range(0, len(attraction), ROWS):
             rows = slice(start, start + ROWS)
-            part = rows_of(satisfaction, rows)
+            part = None if satisfaction is None else satisfaction[rows]
             click[rows], examined[rows] = self._sample(attraction[rows], rng, part)
         return click, examined
 
@@ -174,6 +171,40 @@ class Behaviour:
         rng: np.random.Generator,
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+class Reader(Behaviour):
+    """Base class of users who read rank by rank; subclasses define `_read`."""
+
+    def examination(
+        self,
+        attraction: np.ndarray,
+        click: np.ndarray,
+        satisfaction: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(S, L) P(examined at k | clicks above k)."""
+        lists = floats(attraction)
+        return self._read(lists, lambda k, _: click[:, k], satisfaction)[1]
+
+    def _sample(
+        self,
+        attraction: np.ndarray,
+        rng: np.random.Generator,
+        satisfaction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._read(attraction, lambda _, p: bernoulli(p, rng), satisfaction)
+
+    def _read(
+        self,
+        attraction: np.ndarray,
+        click_at: ClickAt,
+        satisfaction: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Walks down the lists, and calls `click_at` at each rank.
+
+        Returns clicks (S, L) bool, and examination (S, L) given the clicks above.
+        """
         raise NotImplementedError
 
 

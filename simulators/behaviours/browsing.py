@@ -1,22 +1,21 @@
 """The user browsing model."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from simulators.behaviours.base import (
-    Behaviour,
+    ClickAt,
     Curve,
+    Reader,
     check_range,
     floats,
     positions_of,
 )
-from simulators.chance import bernoulli
 
 
 @dataclass(frozen=True)
-class UserBrowsing(Behaviour):
+class UserBrowsing(Reader):
     """User browsing model: examination depends on the rank and the last click above.
 
     P(c_k | c_1 .. c_{k-1}) = `theta[k - 1][j]` gamma_k. The index j is the rank of the
@@ -64,26 +63,11 @@ class UserBrowsing(Behaviour):
             last[:, k + 1] = clicked[:, k]
         return clicked
 
-    def examination(
-        self,
-        attraction: np.ndarray,
-        click: np.ndarray,
-        satisfaction: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return self._read(floats(attraction), lambda k, _: click[:, k])[1]
-
-    def _sample(
-        self,
-        attraction: np.ndarray,
-        rng: np.random.Generator,
-        satisfaction: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(floats(attraction), lambda _, p: bernoulli(p, rng))
-
     def _read(
         self,
         attraction: np.ndarray,
-        click_at: Callable[[int, np.ndarray], np.ndarray],
+        click_at: ClickAt,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         theta = self._table(attraction)
         gamma = np.ascontiguousarray(attraction.T)

@@ -1,15 +1,15 @@
 """Users who continue to the next rank, or leave."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from simulators.behaviours.base import (
     SLOW,
-    Behaviour,
+    ClickAt,
     Curve,
     Knots,
+    Reader,
     check_range,
     floats,
     interpolated,
@@ -17,10 +17,9 @@ from simulators.behaviours.base import (
     positions_of,
     with_satisfaction,
 )
-from simulators.chance import bernoulli
 
 
-class Chain(Behaviour):
+class Chain(Reader):
     """Users who continue to the next rank, or leave.
 
     After examining rank k, the user reads k + 1 with probability a_k after a click and
@@ -68,24 +67,6 @@ class Chain(Behaviour):
             )
         return examined
 
-    def examination(
-        self,
-        attraction: np.ndarray,
-        click: np.ndarray,
-        satisfaction: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """(S, L) P(examined at k | clicks above k), from the conditional recursion."""
-        lists = floats(attraction)
-        return self._read(lists, lambda k, _: click[:, k], satisfaction)[1]
-
-    def _sample(
-        self,
-        attraction: np.ndarray,
-        rng: np.random.Generator,
-        satisfaction: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(attraction, lambda _, p: bernoulli(p, rng), satisfaction)
-
     def _after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +76,7 @@ class Chain(Behaviour):
     def _read(
         self,
         attraction: np.ndarray,
-        click_at: Callable[[int, np.ndarray], np.ndarray],
+        click_at: ClickAt,
         satisfaction: np.ndarray | None = None,
         entries: dict[int, float | np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:

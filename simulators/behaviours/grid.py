@@ -1,24 +1,23 @@
 """Users who read a grid whose cells compete for attention."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from simulators.behaviours.base import (
     SLOW,
-    Behaviour,
+    ClickAt,
     Curve,
+    Reader,
     check_range,
     floats,
     picky,
     positions_of,
 )
-from simulators.chance import bernoulli
 
 
 @dataclass(frozen=True)
-class Grid(Behaviour):
+class Grid(Reader):
     """Reads a grid row by row; cells compete for attention.
 
     The cell with zero-based rank k has row r = k // columns and column c = k % columns.
@@ -107,26 +106,11 @@ class Grid(Behaviour):
         gamma = floats(attraction)
         return (1 - self.skip) * self._examine_if_read(gamma) * self.perceive(gamma)
 
-    def examination(
-        self,
-        attraction: np.ndarray,
-        click: np.ndarray,
-        satisfaction: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return self._read(floats(attraction), lambda k, _: click[:, k])[1]
-
-    def _sample(
-        self,
-        attraction: np.ndarray,
-        rng: np.random.Generator,
-        satisfaction: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self._read(floats(attraction), lambda _, p: bernoulli(p, rng))
-
     def _read(
         self,
         attraction: np.ndarray,
-        click_at: Callable[[int, np.ndarray], np.ndarray],
+        click_at: ClickAt,
+        satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         examined = np.ascontiguousarray(self._examine_if_read(attraction).T)
         gamma = np.ascontiguousarray(self.perceive(attraction).T)

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.experiments import TABLES
 from benchmarks.ranking.tables import DECAYS, TUNING_MAIN
 from debias.training import TrainingConfig
-from simulators.oracle import click_table, singular_ratio
+from simulators.oracle import click_probability
 from simulators.populations import named
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -35,9 +35,16 @@ def test_the_main_table_has_the_promised_rows():
 
 def test_pooled_clicks_of_the_mixed_crowd_are_no_product():
     """Else one bias tower would explain them, and a mixture could claim nothing."""
-    attraction = np.linspace(0.1, 1, 10)
-    assert singular_ratio(click_table(named("mixed"), attraction, 10)) > 0.01
-    assert singular_ratio(click_table(named("pbm"), attraction, 10)) < 1e-12
+    same = np.repeat(np.linspace(0.1, 1, 10)[:, None], 10, axis=1)  # lists of one item
+
+    def ratio(name):
+        """Of the second to the first singular value of items by positions."""
+        table = click_probability(named(name), same)
+        values = np.linalg.svd(table, compute_uv=False)
+        return values[1] / values[0]
+
+    assert ratio("mixed") > 0.01 and ratio("impatient-picky") > 0.01
+    assert ratio("pbm") < 1e-12 and ratio("two-depths") < 1e-12
 
 
 def test_the_default_decay_is_near_what_validation_clicks_choose():

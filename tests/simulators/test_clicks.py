@@ -288,14 +288,14 @@ def test_a_behaviour_of_ones_own_meets_items_with_a_satisfaction(own, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"satisfaction": "navi"}, "unknown satisfaction 'navi'"),
+        ({"satisfaction": "navi"}, "satisfaction must be one of .*got 'navi': did you"),
         (
             {"satisfaction": np.full(DATA.items, -0.1)},
             r"satisfaction must be in \[0, 1",
         ),
         ({"satisfaction": np.zeros(3)}, "satisfaction must be one value for each of"),
-        ({"population": "mixd"}, "unknown population 'mixd': did you mean mixed"),
-        ({"attraction": "gradd"}, "unknown attraction 'gradd': did you mean gr"),
+        ({"population": "mixd"}, "got 'mixd': did you mean mixed"),
+        ({"attraction": "gradd"}, "attraction must be one of .*: did you mean gr"),
         ({"attraction": np.full(DATA.items, 1.5)}, r"in \[0, 1\], got 1.5 at \(0,\)"),
         ({"attraction": np.zeros(3)}, "one value for each of"),
         ({"attraction": lambda y: y - 1.0}, r"attraction must be in \[0, 1\]"),
