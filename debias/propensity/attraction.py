@@ -17,7 +17,6 @@ EM fits h to the clicks.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 from scipy.special import (
@@ -94,8 +93,8 @@ class Counts:
         return weighed / np.maximum(self.exposure, TINY)
 
 
-class Shape(Protocol):
-    """A distribution of logits x with centre m and spread s.
+class Normal:
+    """Logits x ~ N(m, s^2), with centre m and spread s.
 
     Arrays have shape (P,) or (N, P). The distributions form an exponential family: d
     log f / d m = rate (x - E x), and d log f / d log s = statistic - E statistic.
@@ -103,47 +102,34 @@ class Shape(Protocol):
 
     def log(self, x: Array, m: Array, s: Array) -> Array:
         """Log density of x, up to a constant."""
-
-    def slopes(self, x: Array, m: Array, s: Array) -> Array:
-        """(2, ...) first derivative of the log density in x, and minus the second."""
-
-    def quantile(self, p: Array, m: Array, s: Array) -> Array:
-        """Inverse of the distribution function."""
-
-    def rate(self, m: Array, s: Array) -> Array:
-        """The factor `rate` in d log f / d m."""
-
-    def statistic(self, x: Array, m: Array, s: Array) -> Array:
-        """The `statistic` in d log f / d log s."""
-
-    def wider(self, m: Array, s: float, variance: Array) -> Array:
-        """The spread, increased by the `variance` of the centre m."""
-
-
-class Normal:
-    """x ~ N(m, s^2)."""
-
-    def log(self, x: Array, m: Array, s: Array) -> Array:
         return -0.5 * np.square((x - m) / s)
 
     def slopes(self, x: Array, m: Array, s: Array) -> Array:
+        """(2, ...) first derivative of the log density in x, and minus the second."""
         return np.stack([(m - x) / s**2, np.broadcast_to(s**-2.0, np.shape(x))])
 
     def quantile(self, p: Array, m: Array, s: Array) -> Array:
+        """Inverse of the distribution function."""
         return m + s * ndtri(p)
 
     def rate(self, m: Array, s: Array) -> Array:
+        """The factor `rate` in d log f / d m."""
         return np.broadcast_to(s**-2.0, np.shape(m))
 
     def statistic(self, x: Array, m: Array, s: Array) -> Array:
+        """The `statistic` in d log f / d log s."""
         return np.square((x - m) / s)
 
     def wider(self, m: Array, s: float, variance: Array) -> Array:
+        """The spread, increased by the `variance` of the centre m."""
         return np.sqrt(s**2 + variance)
 
 
 class Beta:
-    """sigmoid(x) ~ Beta(phi mu, phi (1 - mu)), mu = sigmoid(m), phi = s^-2."""
+    """sigmoid(x) ~ Beta(phi mu, phi (1 - mu)), mu = sigmoid(m), phi = s^-2.
+
+    The methods are those of `Normal`.
+    """
 
     def log(self, x: Array, m: Array, s: Array) -> Array:
         return (log_expit(x) - (1 - expit(m)) * x) / s**2
@@ -164,6 +150,9 @@ class Beta:
 
     def wider(self, m: Array, s: float, variance: Array) -> Array:
         return np.sqrt(s**2 + variance * expit(m) * expit(-m))
+
+
+Shape = Normal | Beta
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Estimates the propensities of a log with a suitable estimator, and judges them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -96,12 +97,9 @@ def propensities(
             f"{' '.join(within)} differs within a list, so {method} cannot use it: "
             f"method must be auto or {BEST}"
         )
-    given = (
-        {"features": features}
-        if ESTIMATORS.get(method, ESTIMATORS[BEST]).features != "no"
-        else {}
-    )
-    asked: dict[str, Any] = {"level": level, "seed": seed, **given}
+    asked: dict[str, Any] = {"level": level, "seed": seed}
+    if ESTIMATORS.get(method, ESTIMATORS[BEST]).features != "no":
+        asked["features"] = features
     source, why = "all", f"{method} was requested"
     if method == "auto":
         method, source, why = _supported(log)
@@ -124,12 +122,12 @@ def propensities(
             repeated = {
                 n: np.full(len(found), v) for n, v in zip(sessions, labels, strict=True)
             }
-            found = _with_by(found, {**repeated, **found.by})
+            found = replace(found, by={**repeated, **found.by})
         parts.append(found)
     joined = _joined(parts, [*sessions, *within])
     if not joined.identified:
         notes.append(NO_MOVE if not _moved(log) else NO_CLICKS)
-    return Propensities(**{**vars(joined), "why": why, "notes": tuple(notes)})
+    return replace(joined, why=why, notes=tuple(notes))
 
 
 def _of_stream(
@@ -150,7 +148,7 @@ def _of_stream(
         notes.append(f"{NO_MOVE}; or {NO_CLICKS}")
     if "swap" in log.groups[0][0].schema.names and why == WHY:
         notes.append("marked swaps are used like all other lists")
-    return Propensities(**{**vars(found), "why": why, "notes": tuple(notes)})
+    return replace(found, why=why, notes=tuple(notes))
 
 
 def _supported(log: ClickLog) -> tuple[str, str, str]:
@@ -305,10 +303,6 @@ def _nothing(
     return Propensities(
         rank, nan, nan, nan, nan, count, np.full(size, method), words, by=labels
     )
-
-
-def _with_by(found: Propensities, by: Mapping[str, np.ndarray]) -> Propensities:
-    return Propensities(**{**vars(found), "by": by})
 
 
 def _joined(parts: Sequence[Propensities], by: Sequence[str]) -> Propensities:

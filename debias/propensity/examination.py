@@ -101,9 +101,7 @@ class Examination:
 
     def records(self) -> list[dict[str, Any]]:
         """The table as one dict of plain Python values per rank."""
-        table = {name: value.tolist() for name, value in self.columns().items()}
-        rows = zip(*table.values(), strict=True)
-        return [dict(zip(table, row, strict=True)) for row in rows]
+        return self.to_arrow().to_pylist()
 
     def to_arrow(self) -> "pa.Table":
         """The table as an Arrow table."""

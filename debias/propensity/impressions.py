@@ -16,7 +16,7 @@ import numpy as np
 
 from debias.data import ClickLog
 from debias.metrics import effective_sample_size
-from debias.propensity.places import Labels, Propensities
+from debias.propensity.places import Labels, Propensities, known_places
 
 SHARE = 0.5  # share of the clicks to keep as effective sample
 MILD = 0.9  # from this share on, weights have little effect
@@ -144,19 +144,11 @@ def impressions(
     """
     if clip is not None and not clip >= 1:
         raise ValueError(f"clip must be at least 1, got {clip}")
-    place = propensities.at(log, names)
-    curve = propensities.examination
+    place = known_places(propensities, log, names)
+    known, curve = place >= 0, propensities.examination
     most = np.nanmax(curve, initial=1.0)  # a rank below a banner, beside rank 1
-    theta = np.append(curve / most, np.nan)[place]
-    known = (place >= 0) & np.isfinite(theta)
-    if not (known & log.click).any():
-        raise ValueError(
-            "no click is at a rank with known examination: give propensities of "
-            "these ranks. If the log identifies none, `debias plan` says which "
-            "ranks to exchange"
-        )
     session, rank = np.nonzero(known)
-    label, theta = log.click[known], theta[known]
+    label, theta = log.click[known], (curve / most)[place[known]]
     inverse = np.minimum(1 / theta, MOST)
     largest = choose_clip(inverse[label]) if clip is None else float(clip)
     attraction = min(label.sum() / theta.sum(), 1.0)

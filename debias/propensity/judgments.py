@@ -22,7 +22,7 @@ from debias.propensity.attraction import (
     with_queries,
 )
 from debias.propensity.cells import cells
-from debias.propensity.places import Labels, Propensities
+from debias.propensity.places import Labels, Propensities, known_places
 
 GRADES = 4  # highest grade
 FEW = 4.0  # pseudo-impressions of the mean rank of a log
@@ -165,16 +165,7 @@ def judge(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    place = propensities.at(log, names)
-    theta = np.append(propensities.examination, np.nan)
-    place = np.where(np.isnan(theta[place]), -1, place)
-    known = place >= 0
-    if not (known & log.click).any():
-        raise ValueError(
-            "no click is at a rank with known examination: give propensities of "
-            "these ranks. If the log identifies none, `debias plan` says which "
-            "ranks to exchange"
-        )
+    place = known_places(propensities, log, names)
     counts, query, item = _counted(log, place, propensities)
     every = None if scores is None else _standard(scores, item)
     design = _shown(log, query) if every is None else every[item]
@@ -203,7 +194,7 @@ def judge(
         **{name: value[order] for name, value in table.items()},
         prior=type(prior.shape).__name__.lower(),
         spread=prior.spread,
-        left_out=float(1 - known.sum() / log.mask.sum()),
+        left_out=float(1 - (place >= 0).sum() / log.mask.sum()),
     )
 
 

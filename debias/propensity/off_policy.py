@@ -79,15 +79,24 @@ def plackett_luce(
     >>> plackett_luce(log, data, [0.0, np.log(3.0)], temperature=2 / np.log(3)).round(6)
     array([[0.75, 1.  ]])
     """
-    weight = item_weights(data, scores, temperature)
+    own, left = shown_and_left(log, data, item_weights(data, scores, temperature))
+    return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
+
+
+def shown_and_left(
+    log: ClickLog, data: RankingData, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S, L) weight of the item at each rank, and sum over the items not shown above.
+
+    `weight` (items,) is the result of `item_weights`.
+    """
     total = np.add.reduceat(weight, data.offsets[:-1])[log.query]
     own = np.where(log.mask, weight[log.item], 0.0)
     above = np.cumsum(own, axis=1) - own
     # The remaining weight includes at least the items shown from here on, despite
     # rounding.
-    shown_below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
-    left = np.maximum(total[:, None] - above, shown_below)
-    return np.where(log.mask, own / np.where(left > 0, left, 1.0), 1.0)
+    below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]
+    return own, np.maximum(total[:, None] - above, below)
 
 
 def item_weights(
@@ -157,19 +166,14 @@ def cascade_ips(
     >>> round(found.value, 6), found.logged, round(found.effective, 3)
     (0.9, 0.5, 1.22)
     """
-    if log.logging_propensity is None:
-        raise ValueError("log has no column logging_propensity")
-    if (log.logging_propensity[log.mask] == 1).all():
+    chances = log.logging_propensity
+    if chances is not None and (chances[log.mask] == 1).all():
         raise ValueError(
             "every logging_propensity is 1: the log of a deterministic policy cannot "
             "evaluate another policy"
         )
     check_options(clip, confidence)
-    chance = checked_chance(chance, log)
-    ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
-    raw = np.cumprod(ratio, axis=1, dtype=float)
-    if clip is None:
-        clip = chosen_clip(raw[log.mask])
+    raw, clip = cascade_weights(log, chance, clip)
     weight = np.minimum(raw, clip)
     total = weight.sum(axis=0)
     if not (total > 0).all():
@@ -188,16 +192,32 @@ def cascade_ips(
         value = float(earned.mean())
         influence = earned - value
         unclipped = float((raw * log.click).sum(axis=1).mean())
-    found = estimated(
+    return estimated(
         f"{'self-normalised' if normalised else 'plain'} clipped cascade IPS",
         value,
         influence,
         log,
         float((total**2 / (weight**2).sum(axis=0)).min()),
-        float((raw > clip)[log.mask].mean()),
+        raw,
+        clip,
+        unclipped,
         confidence,
     )
-    return found._replace(clip=float(clip), unclipped=unclipped)
+
+
+def cascade_weights(
+    log: ClickLog, chance: np.ndarray, clip: float | None
+) -> tuple[np.ndarray, float]:
+    """(S, L) unclipped weights of `cascade_ips`, and the clip.
+
+    Raises:
+        ValueError: The log has no propensities, or a probability is outside [0, 1].
+    """
+    if log.logging_propensity is None:
+        raise ValueError("log has no column logging_propensity")
+    ratio = checked_chance(chance, log) / log.logging_propensity
+    raw = np.cumprod(np.where(log.mask, ratio, 1.0), axis=1, dtype=float)
+    return raw, chosen_clip(raw[log.mask]) if clip is None else clip
 
 
 def chosen_clip(weights: np.ndarray) -> float:
@@ -256,18 +276,17 @@ def examination_ips(
     weight = np.where(log.mask, np.minimum(raw, clip), 0.0)
     earned = (weight * log.click).sum(axis=1)
     used = weight[log.click]
-    effective = effective_sample_size(used) if used.any() else 0.0
-    unclipped = float(np.where(log.click, raw, 0.0).sum(axis=1).mean())
-    found = estimated(
+    return estimated(
         "clipped IPS by examination",
         float(earned.mean()),
         earned - earned.mean(),
         log,
-        effective,
-        float((raw > clip)[log.mask].mean()),
+        effective_sample_size(used) if used.any() else 0.0,
+        raw,
+        clip,
+        float(np.where(log.click, raw, 0.0).sum(axis=1).mean()),
         confidence,
     )
-    return found._replace(clip=float(clip), unclipped=unclipped)
 
 
 def checked_examination(examination: ArrayLike, ranks: int) -> np.ndarray:
@@ -330,10 +349,15 @@ def estimated(
     influence: np.ndarray,
     log: ClickLog,
     effective: float,
-    clipped: float,
+    raw: np.ndarray,
+    clip: float,
+    unclipped: float,
     confidence: float,
 ) -> OffPolicy:
-    """Adds intervals, computed from each session's contribution to the error."""
+    """Adds intervals, computed from each session's contribution to the error.
+
+    `raw` (S, L) holds the unclipped weights of the cells.
+    """
     clicks = log.click.sum(axis=1)
     logged = float(clicks.mean())
     z = float(norm.ppf((1 + confidence) / 2))
@@ -353,5 +377,7 @@ def estimated(
         gain - apart,
         gain + apart,
         effective,
-        clipped,
+        float((raw > clip)[log.mask].mean()),
+        float(clip),
+        unclipped,
     )

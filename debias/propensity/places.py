@@ -14,6 +14,7 @@ import numpy as np
 
 from debias.data import ClickLog
 from debias.data.files import atomic_write
+from debias.data.records import plain
 from debias.data.text import near, printable, quoted
 
 if TYPE_CHECKING:
@@ -104,11 +105,7 @@ class Propensities:
 
     def records(self) -> list[dict[str, Any]]:
         """The table as one dict per place; unknown values are None."""
-        from debias.data.records import plain
-
-        table = {name: plain(value) for name, value in self.columns().items()}
-        rows = zip(*table.values(), strict=True)
-        return [dict(zip(table, row, strict=True)) for row in rows]
+        return plain(self.to_arrow().to_pylist())
 
     def to_arrow(self) -> "pa.Table":
         """The table as an Arrow table; unknown values are NULL."""
@@ -165,6 +162,25 @@ class Propensities:
                 here &= label == value
             found[here] = row
         return found
+
+
+def known_places(
+    propensities: Propensities, log: ClickLog, names: Labels | None
+) -> np.ndarray:
+    """Like `Propensities.at`, but also -1 at places with unknown examination.
+
+    Raises:
+        ValueError: No click is at a place with known examination.
+    """
+    place = propensities.at(log, names)
+    known = np.append(np.isfinite(propensities.examination), False)[place]
+    if not (known & log.click).any():
+        raise ValueError(
+            "no click is at a rank with known examination: give propensities of "
+            "these ranks. If the log identifies none, `debias plan` says which "
+            "ranks to exchange"
+        )
+    return np.where(known, place, -1)
 
 
 def labels_of(log: ClickLog, name: str, names: Labels | None = None) -> np.ndarray:
@@ -226,8 +242,6 @@ def write_table(table: "pa.Table", path: str | Path) -> None:
 
     import pyarrow.csv
     import pyarrow.parquet as pq
-
-    from debias.data.records import plain
 
     path = Path(path)
     if path.suffix not in (".parquet", ".csv", ".json"):

@@ -105,6 +105,15 @@ class Plan:
         }
 
 
+BOUNDS = (
+    "The log does not identify examination at every rank. So errors and lost clicks "
+    "are bounds, which hold for any examination."
+)
+COMPUTED = "Errors and lost clicks are computed from the examination in this log."
+ENOUGH = (
+    "The log already identifies every rank with an error of {:.3f} or less: nothing "
+    "needs to be randomised."
+)
 HOW = (
     "For each session of the listed queries, compute a number u in [0, 1) by a hash of "
     "the session. Find the first exchange whose cumulative share_of_sessions is above "
@@ -166,11 +175,14 @@ def plan(
         )
     if known is None:
         known = propensities(log)
-    theta = _usable(known, log.list_size)
-    traffic, why = len(some) / len(log), _why(known, theta, se)
-    if theta is not None and _enough(known, theta, se):
-        error = known.standard_error / theta
-        return Plan((), 0, chosen, traffic, error, se, 0.0, 0.0, True, why)
+    theta, traffic = _usable(known, log.list_size), len(some) / len(log)
+    why = BOUNDS
+    if theta is not None:
+        why, error = COMPUTED, known.standard_error / theta
+        # Given propensities have no error.
+        if error[-1] > 0 and (np.nan_to_num(error) <= se).all():
+            why = ENOUGH.format(error.max())
+            return Plan((), 0, chosen, traffic, error, se, 0.0, 0.0, True, why)
     pairs = np.array(list(combinations(range(log.list_size), 2)))
     worth, loss = _worth(rate, pairs, theta)
     wanted = se / (1 + _margin(se, log.list_size))
@@ -333,24 +345,3 @@ def _sized(
             break
         sessions = needed
     return part, int(np.ceil(sessions)), np.sqrt(variance / sessions)
-
-
-def _enough(known: Propensities, theta: np.ndarray, se: float) -> bool:
-    """Whether every rank has the wanted error. Given propensities have no error."""
-    error = np.nan_to_num(known.standard_error) / theta
-    return bool((error <= se).all() and known.standard_error[-1] > 0)
-
-
-def _why(known: Propensities, theta: np.ndarray | None, se: float) -> str:
-    if theta is None:
-        return (
-            "The log does not identify examination at every rank. So errors and lost "
-            "clicks are bounds, which hold for any examination."
-        )
-    if _enough(known, theta, se):
-        error = known.standard_error / theta
-        return (
-            f"The log already identifies every rank with an error of {error.max():.3f} "
-            "or less: nothing needs to be randomised."
-        )
-    return "Errors and lost clicks are computed from the examination in this log."

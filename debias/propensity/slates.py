@@ -14,12 +14,13 @@ from debias.data import ClickLog, RankingData
 from debias.metrics import effective_sample_size
 from debias.propensity.off_policy import (
     OffPolicy,
+    cascade_weights,
     check_options,
-    checked_chance,
     checked_examination,
     chosen_clip,
     estimated,
     item_weights,
+    shown_and_left,
 )
 
 DRAWS = 256  # lists of a policy whose placements are counted
@@ -136,13 +137,7 @@ def guesses(
         raise ValueError("click must be probabilities in [0, 1]")
     weight = item_weights(data, scores, temperature)
     starts, mask = data.offsets[:-1], log.mask
-    own = np.where(mask, weight[log.item], 0.0)
-    above = np.cumsum(own, axis=1) - own
-    below = np.cumsum(own[:, ::-1], axis=1)[:, ::-1]  # including its own
-    total = np.add.reduceat(weight, starts)[log.query]
-    # The remaining weight includes at least the items shown from here on, despite
-    # rounding.
-    left = np.maximum(total[:, None] - above, below)
+    own, left = shown_and_left(log, data, weight)
     gain = np.add.reduceat(weight[:, None] * click, starts)[log.query]
     expected = np.zeros(mask.shape)
     for k in range(log.list_size):
@@ -201,10 +196,8 @@ def cascade_dr(
     >>> round(found.value, 6)  # (1.8 * .2 + .73 - .2 * .1 + .73) / 2
     0.9
     """
-    if log.logging_propensity is None:
-        raise ValueError("log has no column logging_propensity")
     check_options(clip, confidence)
-    chance = checked_chance(chance, log)
+    raw, clip = cascade_weights(log, chance, clip)
     guess = [np.asarray(each, float) for each in (taken, expected)]
     for name, each in zip(("taken", "expected"), guess, strict=True):
         if each.shape != log.item.shape or not np.isfinite(each[log.mask]).all():
@@ -212,10 +205,6 @@ def cascade_dr(
                 f"{name} must be finite numbers of shape {log.item.shape}, got shape "
                 f"{each.shape}"
             )
-    ratio = np.where(log.mask, chance / log.logging_propensity, 1.0)
-    raw = np.cumprod(ratio, axis=1, dtype=float)
-    if clip is None:
-        clip = chosen_clip(raw[log.mask])
 
     def earned(weight: np.ndarray) -> np.ndarray:
         before = np.concatenate([np.ones((len(log), 1)), weight[:, :-1]], axis=1)
@@ -225,17 +214,17 @@ def cascade_dr(
     weight = np.minimum(raw, clip)
     each = earned(weight)
     total = weight.sum(axis=0)
-    found = estimated(
+    return estimated(
         "clipped doubly robust cascade",
         float(each.mean()),
         each - each.mean(),
         log,
         float((total**2 / np.maximum((weight**2).sum(axis=0), 1e-300)).min()),
-        float((raw > clip)[log.mask].mean()),
+        raw,
+        clip,
+        float(earned(raw).mean()),
         confidence,
     )
-    unclipped = float(earned(raw).mean())
-    return found._replace(clip=float(clip), unclipped=unclipped)
 
 
 def pbm_ips(
@@ -304,14 +293,12 @@ def pbm_ips(
         earned - earned.mean(),
         log,
         effective_sample_size(used) if used.any() else 0.0,
-        float((raw > clip)[log.mask].mean()),
+        raw,
+        clip,
+        float((raw * log.click).sum(axis=1).mean()),
         confidence,
     )
-    return found._replace(
-        clip=float(clip),
-        unclipped=float((raw * log.click).sum(axis=1).mean()),
-        unsupported=_unsupported(log, new, theta),
-    )
+    return found._replace(unsupported=_unsupported(log, new, theta))
 
 
 def pseudo_inverse(
@@ -368,18 +355,19 @@ def pseudo_inverse(
         weight[rows], covered[rows] = _pair_weights(drawn, log.item[rows], target)
     clicks = log.click.sum(axis=1)
     earned = weight * clicks
+    value = float(earned.mean())
     found = estimated(
         "pseudo-inverse",
-        float(earned.mean()),
-        earned - earned.mean(),
+        value,
+        earned - value,
         log,
         float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300)),
-        0.0,
+        np.zeros(log.item.shape),
+        np.inf,
+        value,
         confidence,
     )
-    return found._replace(
-        clip=np.inf, unclipped=found.value, unsupported=1.0 - float(covered.mean())
-    )
+    return found._replace(unsupported=1.0 - float(covered.mean()))
 
 
 def _pair_weights(

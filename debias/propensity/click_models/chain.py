@@ -22,8 +22,7 @@ Bayesian Network Click Model for Web Search Ranking, WWW 2009 (DBN, SDBN).
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -36,7 +35,7 @@ from debias.propensity.click_models.base import (
     check,
     logit_error,
 )
-from debias.propensity.click_models.factored import PRIOR, at_ranks
+from debias.propensity.click_models.factored import PRIOR, at_ranks, smoothed
 from debias.propensity.pbm_maximum import TINY, Prior
 
 CHUNK = 8192  # sessions at once, so that ten ranks of float64 fit into the cache
@@ -62,19 +61,7 @@ class Chunk(NamedTuple):
     last: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Sessions:
-    """A log in chunks, laid out for passes over the ranks."""
-
-    chunks: list[Chunk]
-    pairs: int
-    ranks: int
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return iter(self.chunks)
-
-
-def lay_out(log: ClickLog, known: Pairs) -> Sessions:
+def lay_out(log: ClickLog, known: Pairs) -> list[Chunk]:
     """Cuts a log into chunks whose first axis is the rank."""
     index = known.index(log)
     chunks = []
@@ -90,7 +77,7 @@ def lay_out(log: ClickLog, known: Pairs) -> Sessions:
         final = click & (np.arange(len(click))[:, None] == last)
         pair = np.ascontiguousarray(index[part].T)
         chunks.append(Chunk(pair, click, shown, more, final, last))
-    return Sessions(chunks, len(known), log.list_size)
+    return chunks
 
 
 class Hidden(NamedTuple):
@@ -143,7 +130,9 @@ def look_back(
     return Hidden(examined, ahead, end)
 
 
-Counts = dict[str, tuple[np.ndarray, np.ndarray]]
+Values = Mapping[str, np.ndarray]  # of parameters, by name
+Moves = tuple[np.ndarray, np.ndarray | float]  # phi and tau
+Counts = dict[str, tuple[np.ndarray, np.ndarray]]  # successes and trials, by name
 
 
 class Scores(NamedTuple):
@@ -170,16 +159,12 @@ class Chain(ClickModel):
 
     @classmethod
     @abstractmethod
-    def moves(
-        cls, values: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | float]:
+    def moves(cls, values: Values) -> Moves:
         """Computes phi and tau from parameter values, which are broadcast to (L, s)."""
 
     @classmethod
     @abstractmethod
-    def expect(
-        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
-    ) -> Counts:
+    def expect(cls, part: Chunk, values: Values, hidden: Hidden) -> Counts:
         """Expected successes and trials, by name of the parameter.
 
         The shapes are (L, s) for a parameter of pairs, and (n, L, s) for n other
@@ -193,9 +178,7 @@ class Chain(ClickModel):
         return value.reshape(-1, 1, 1) if value.size > 1 else value
 
     @classmethod
-    def _values(
-        cls, values: Mapping[str, np.ndarray], pair: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def _values(cls, values: Values, pair: np.ndarray) -> dict[str, np.ndarray]:
         gathered = {}
         for name, value in values.items():
             if name in cls.of_pairs:
@@ -207,7 +190,7 @@ class Chain(ClickModel):
         return gathered
 
     @classmethod
-    def _expect(cls, part: Chunk, values: Mapping[str, np.ndarray]) -> Counts:
+    def _expect(cls, part: Chunk, values: Values) -> Counts:
         """Expected successes and trials of all parameters: the E-step of a chunk."""
         own = cls._values(values, part.pair)
         # Probabilities of continuing, and the posterior given the clicks.
@@ -227,7 +210,7 @@ class Chain(ClickModel):
     @classmethod
     def renew(
         cls,
-        sessions: Sessions,
+        sessions: list[Chunk],
         values: dict[str, np.ndarray],
         prior: Prior,
         fixed: Sequence[str] = (),
@@ -275,7 +258,7 @@ class Chain(ClickModel):
     @classmethod
     def _errors(
         cls,
-        sessions: Sessions,
+        sessions: list[Chunk],
         values: dict[str, np.ndarray],
         prior: Prior,
         fixed: Sequence[str] = (),
@@ -314,12 +297,13 @@ class Chain(ClickModel):
 
     @classmethod
     def _scores(
-        cls, sessions: Sessions, values: dict[str, np.ndarray], rest: Sequence[str]
-    ) -> "Scores":
+        cls, sessions: list[Chunk], values: dict[str, np.ndarray], rest: Sequence[str]
+    ) -> Scores:
         """Sums of products of the sessions' scores."""
-        own = {n: np.zeros(sessions.pairs + 1) for n in cls.of_pairs}
         size = sum(values[n].size for n in rest)
-        cross = {n: np.zeros((size, sessions.pairs + 1)) for n in cls.of_pairs}
+        slots = len(values["attraction"]) + 1  # the last one is for padding
+        own = {n: np.zeros(slots) for n in cls.of_pairs}
+        cross = {n: np.zeros((size, slots)) for n in cls.of_pairs}
         joint = np.zeros((size, size))
         for part in sessions:
             counts = cls._expect(part, values)
@@ -349,7 +333,7 @@ class Chain(ClickModel):
             if name in self.of_pairs:
                 own[name] = np.ascontiguousarray(self.gather(name, log).T) * shown
             else:
-                own[name] = self.broadcast(name, self._ranks(name, parameter, log))
+                own[name] = self.broadcast(name, self._ranks(parameter, log))
         phi, tau = self.moves(own)
         a = own["attraction"]
         phi = np.broadcast_to(phi, a.shape)
@@ -368,7 +352,7 @@ class Chain(ClickModel):
                 examined = skip + click[k] * phi[k]
         return np.ascontiguousarray(click.T)
 
-    def _ranks(self, name: str, parameter: Parameter, log: ClickLog) -> np.ndarray:
+    def _ranks(self, parameter: Parameter, log: ClickLog) -> np.ndarray:
         return parameter.value
 
     def conditional(self, log: ClickLog) -> np.ndarray:
@@ -413,21 +397,14 @@ class Cascade(Chain):
         read = log.mask & (above == 0)
         shown = np.bincount(pair[read], minlength=len(known))
         clicked = np.bincount(pair[read & log.click], minlength=len(known))
-        with np.errstate(invalid="ignore"):
-            value = np.nan_to_num((clicked + prior[0]) / (shown + prior[1]), nan=0.5)
-        error = logit_error((shown + prior[1]) * value * (1 - value))
-        return cls(known, {"attraction": Parameter(value, error)})
+        return cls(known, {"attraction": smoothed(clicked, shown, prior)})
 
     @classmethod
-    def moves(
-        cls, values: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | float]:
+    def moves(cls, values: Values) -> Moves:
         return np.zeros_like(values["attraction"]), 1.0
 
     @classmethod
-    def expect(
-        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
-    ) -> Counts:
+    def expect(cls, part: Chunk, values: Values, hidden: Hidden) -> Counts:
         return {}
 
 
@@ -453,19 +430,15 @@ class DependentClick(Chain):
     def broadcast(cls, name: str, value: np.ndarray) -> np.ndarray:
         return value[:, None]
 
-    def _ranks(self, name: str, parameter: Parameter, log: ClickLog) -> np.ndarray:
+    def _ranks(self, parameter: Parameter, log: ClickLog) -> np.ndarray:
         return at_ranks(parameter.value, log.list_size)
 
     @classmethod
-    def moves(
-        cls, values: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | float]:
+    def moves(cls, values: Values) -> Moves:
         return values["continuation"], 1.0
 
     @classmethod
-    def expect(
-        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
-    ) -> Counts:
+    def expect(cls, part: Chunk, values: Values, hidden: Hidden) -> Counts:
         after = part.click & part.more
         return {
             "continuation": (after[:, None] * _next(hidden)[:, None], after[:, None])
@@ -492,16 +465,12 @@ class ClickChain(Chain):
         return cls._estimate(log, {"continuation": np.full(3, 0.5)}, iterations, prior)
 
     @classmethod
-    def moves(
-        cls, values: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | float]:
+    def moves(cls, values: Values) -> Moves:
         t1, t2, t3 = values["continuation"]
         return t2 + (t3 - t2) * values["attraction"], t1
 
     @classmethod
-    def expect(
-        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
-    ) -> Counts:
+    def expect(cls, part: Chunk, values: Values, hidden: Hidden) -> Counts:
         _, t2, t3 = values["continuation"]
         a, ahead = values["attraction"], hidden.ahead
         # After a click that is not the last, the user continued. After the last click,
@@ -558,16 +527,12 @@ class DynamicBayesian(Chain):
         return cls._estimate(log, others, iterations, prior, fixed=("continuation",))
 
     @classmethod
-    def moves(
-        cls, values: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray | float]:
+    def moves(cls, values: Values) -> Moves:
         gamma = values["continuation"]
         return gamma * (1 - values["satisfaction"]), gamma
 
     @classmethod
-    def expect(
-        cls, part: Chunk, values: Mapping[str, np.ndarray], hidden: Hidden
-    ) -> Counts:
+    def expect(cls, part: Chunk, values: Values, hidden: Hidden) -> Counts:
         pleased = part.final * values["satisfaction"] / np.maximum(hidden.end, TINY)
         trials = part.more * (hidden.examined - pleased)
         return {

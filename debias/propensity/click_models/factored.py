@@ -19,7 +19,7 @@ PRIOR = (1.0, 2.0)
 ROWS = 100_000  # pairs whose errors are computed at once
 
 
-def _rate(clicked: np.ndarray, shown: np.ndarray, prior: Prior) -> Parameter:
+def smoothed(clicked: np.ndarray, shown: np.ndarray, prior: Prior) -> Parameter:
     """Smoothed rates. The prior holds pseudo-counts of clicks and impressions."""
     with np.errstate(invalid="ignore"):
         value = np.nan_to_num((clicked + prior[0]) / (shown + prior[1]), nan=0.5)
@@ -48,7 +48,7 @@ class GlobalCTR(_Rate):
     def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
         check(1, prior)
         shown, clicked = np.array(log.mask.sum()), np.array(log.click.sum())
-        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+        return cls(pairs(log), {"rate": smoothed(clicked, shown, prior)})
 
     def marginal(self, log: ClickLog) -> np.ndarray:
         return log.mask * self.value("rate")
@@ -69,7 +69,7 @@ class RankCTR(_Rate):
     def fit(cls, log: ClickLog, prior: Prior = PRIOR) -> Self:
         check(1, prior)
         shown, clicked = log.mask.sum(axis=0), log.click.sum(axis=0)
-        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+        return cls(pairs(log), {"rate": smoothed(clicked, shown, prior)})
 
     def marginal(self, log: ClickLog) -> np.ndarray:
         return log.mask * at_ranks(self.value("rate"), log.list_size)
@@ -92,7 +92,7 @@ class DocumentCTR(_Rate):
         counted = cells(log)
         shown = counted.by_pair(counted.shown)
         clicked = counted.by_pair(counted.clicked)
-        return cls(pairs(log), {"rate": _rate(clicked, shown, prior)})
+        return cls(pairs(log), {"rate": smoothed(clicked, shown, prior)})
 
     def marginal(self, log: ClickLog) -> np.ndarray:
         return self.gather("rate", log) * log.mask
@@ -102,15 +102,6 @@ def at_ranks(value: np.ndarray, list_size: int) -> np.ndarray:
     """(list_size,) values by rank; .5 for ranks without training data."""
     more = max(0, list_size - len(value))
     return np.append(value, np.full(more, 0.5))[:list_size]
-
-
-def _maximise(
-    counted: Cells, iterations: int, prior: Prior
-) -> tuple[np.ndarray, np.ndarray]:
-    gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
-    for _ in range(iterations):
-        gamma, theta = pbm_step(counted, gamma, theta, prior)
-    return gamma, theta
 
 
 def product_errors(
@@ -151,7 +142,9 @@ def product_errors(
 def _parameters(
     counted: Cells, iterations: int, prior: Prior, with_errors: bool = True
 ) -> tuple[Parameter, Parameter]:
-    gamma, theta = _maximise(counted, iterations, prior)
+    gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
+    for _ in range(iterations):
+        gamma, theta = pbm_step(counted, gamma, theta, prior)
     errors = np.full_like(gamma, np.nan), np.full_like(theta, np.nan)
     if with_errors:
         errors = product_errors(counted, gamma, theta, prior)
