@@ -78,10 +78,16 @@ def scaled(features: np.ndarray) -> np.ndarray:
     >>> scaled(np.array([[0.0, 3.0], [1.0, 3.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
     """
-    found, out = moments(features), np.empty(np.shape(features), np.float32)
-    mean, scale = found.mean.astype(np.float32), found.scale.astype(np.float32)
-    for start in range(0, len(out), PIECE):
-        piece = np.asarray(features[start : start + PIECE], np.float32)
-        squeezed = np.sign(piece) * np.log1p(np.abs(piece))
-        out[start : start + PIECE] = (squeezed - mean) * scale
+    out = np.empty(np.shape(features), np.float32)
+    parts = [slice(start, start + PIECE) for start in range(0, len(out), PIECE)]
+    for part in parts:
+        piece = np.asarray(features[part], np.float32)
+        out[part] = np.sign(piece) * np.log1p(np.abs(piece))
+    # The logarithm takes most of the time, so the moments read its values.
+    count = max(len(out), 1)
+    mean = out.sum(axis=0, dtype="float64") / count
+    square = sum(np.square(out[part] - mean).sum(axis=0) for part in parts)
+    scale = Moments(mean, np.sqrt(square / count), None).scale
+    for part in parts:
+        out[part] = (out[part] - mean.astype(np.float32)) * scale.astype(np.float32)
     return out

@@ -45,7 +45,6 @@ COST = {
 LATE = ("devices", "confounding", "weighting")  # these read earlier results
 THREADS = 2  # computations at once: most of their time is outside of the interpreter
 AS_LONG = 50_000_000  # sessions on disk: reading them twice takes as long as analysis
-PROFILE = (-3.0, -2.25, -1.5, 1.5, 2.25, 3.0)
 BEST = "pbm_conditional"  # uses all clicks of shared items, and has an interval
 TABULAR = (
     "ctr",
@@ -299,7 +298,7 @@ def _runs(
         runs["devices"] = lambda: compare_devices(_needed(found, "by_device"), names)
     return runs | {
         "connectivity": lambda: connectivity(log),
-        "profile": lambda: profile(log, PROFILE),
+        "profile": lambda: profile(log),
         "confounding": lambda: confounding(log, BEST, known=found),
         "overlap": lambda: overlap(log),
         "populations": lambda: populations(log, seed=seed),

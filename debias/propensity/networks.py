@@ -31,10 +31,13 @@ class Lists(NamedTuple):
     click: np.ndarray
 
     @staticmethod
-    def of(log: ClickLog, features: np.ndarray) -> "Lists":
-        """The lists of a log, with their features."""
-        shown = log.mask
-        return Lists(features[log.item[shown]], shown, log.click.astype(np.float32))
+    def of(
+        log: ClickLog, features: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> "Lists":
+        """The lists of the sessions `rows` of a log, with their features."""
+        item = log.item[rows]
+        shown = item >= 0
+        return Lists(features[item[shown]], shown, log.click[rows].astype(np.float32))
 
     def grid(self, value: np.ndarray) -> np.ndarray:
         """(S, L) values of the shown items (N,), 0 at padding."""
@@ -230,8 +233,8 @@ def fitted(
     for _ in range(epochs):
         order = rng.permutation(len(train))
         for start in range(0, len(train), batch):
-            rows = train.take(order[start : start + batch])
-            slope = network(own, Lists.of(rows, features))[1]
+            lists = Lists.of(train, features, order[start : start + batch])
+            slope = network(own, lists)[1]
             up = np.concatenate([np.ravel(slope[name]) for name in own])
             steps += 1
             mean += (1 - FIRST) * (up - mean)
@@ -255,11 +258,9 @@ def log_likelihoods(
     network: Network, weights: Weights, features: np.ndarray, log: ClickLog
 ) -> np.ndarray:
     """(S,) float64 log-likelihood of the clicks of each session, in nats."""
-    parts = [
-        network(weights, Lists.of(log.take(slice(start, start + JUDGED)), features))[0]
-        for start in range(0, len(log), JUDGED)
-    ]
-    return np.concatenate(parts).astype(float)
+    parts = (slice(start, start + JUDGED) for start in range(0, len(log), JUDGED))
+    found = [network(weights, Lists.of(log, features, part))[0] for part in parts]
+    return np.concatenate(found).astype(float)
 
 
 def _tower_weights(width: int, out: int, rng: np.random.Generator) -> Weights:

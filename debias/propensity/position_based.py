@@ -259,11 +259,15 @@ class Design(NamedTuple):
         return self.features.shape[1] + 1
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields blocks of rows that fit into a cache, with their slices."""
+        """Yields blocks of rows that fit into a cache, with their slices.
+
+        All blocks share their memory: a block is valid until the next one is read.
+        """
+        block = np.ones((ROWS, self.width))
         for start in range(0, len(self.features), ROWS):
             part = slice(start, start + ROWS)
             features = self.features[part]
-            rows = np.ones((len(features), self.width))
+            rows = block[: len(features)]
             rows[:, :-1] = features
             yield part, rows
 
