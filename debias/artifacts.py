@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from debias.data.records import read_record
 
 if TYPE_CHECKING:
-    from debias.engine.scoring import Opened, Scorer
+    from debias.engine.scoring import Scorer
 
 TREES = "ranker.trees"  # in a folder of debias train
 RECORDS = ("report.json", "train.json")  # in the same folder
@@ -87,7 +87,7 @@ def open_scorer(path: str | Path) -> "Scorer":
         ValueError: The path contains no ranker, or the file is damaged.
         ModuleNotFoundError: The package that runs the file format is not installed.
     """
-    from debias.engine.scoring import Scorer, read_onnx, read_saved_model
+    from debias.engine.scoring import read_onnx, read_saved_model
 
     path, openers = (
         Path(path),
@@ -98,12 +98,11 @@ def open_scorer(path: str | Path) -> "Scorer":
     if any((path / name).exists() for name in RECORDS):
         return open_ranker(path)
     try:
-        opened = openers.get(path.suffix, read_saved_model)(path)
+        return openers.get(path.suffix, read_saved_model)(path)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # each runtime has its own error classes
         raise ValueError(f"{path}: is damaged or not a ranker: {error}") from error
-    return Scorer(*opened, name=str(path))
 
 
 def open_ranker(folder: str | Path) -> "Scorer":
@@ -137,22 +136,22 @@ def load_trees(path: str | Path) -> Any:
     return Trees.read(path)
 
 
-def _trees(path: Path) -> "Opened":
-    from debias.engine.scoring import Opened
+def _trees(path: Path) -> "Scorer":
+    from debias.engine.scoring import Scorer
 
-    trees = load_trees(path)
-    return Opened(trees, trees.feature_names, trees.kinds, trees.examination)
+    made = load_trees(path)
+    return Scorer(made, made.feature_names, made.kinds, made.examination, str(path))
 
 
-def _ranker(path: Path) -> "Opened":
-    from debias.engine.scoring import Opened, scored_by
+def _ranker(path: Path) -> "Scorer":
+    from debias.engine.scoring import Scorer, scored_by
     from debias.models import Ranker
 
     model = load_keras(path)
     if not isinstance(model, Ranker):
         raise ValueError(f"holds a {type(model).__name__}, not a ranker")
     names, kinds = model.feature_names, model.kinds
-    return Opened(scored_by(model), names, kinds, model.examination)
+    return Scorer(scored_by(model), names, kinds, model.examination, str(path))
 
 
 def load_keras(path: str | Path) -> Any:

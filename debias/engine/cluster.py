@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 from warnings import catch_warnings
 
+from debias.engine.extras import installed
 from debias.types import Over
 
 T = TypeVar("T")
@@ -49,19 +50,16 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
     if address is None:
         yield map
         return
-    try:
-        from distributed import Client, LocalCluster
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is needed: pip install 'debias-ranking[cluster]'"
-        ) from error
+    distributed = installed("distributed", "cluster")
     kind, _, rest = address.partition(":")
     if kind == "local" and rest.isdigit() and int(rest):
         quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": "CRITICAL"}
         with (
             _settings(),
-            LocalCluster(n_workers=int(rest), threads_per_worker=1, **quiet) as started,
-            Client(started) as client,
+            distributed.LocalCluster(
+                n_workers=int(rest), threads_per_worker=1, **quiet
+            ) as started,
+            distributed.Client(started) as client,
         ):
             yield _checked(client, address, seconds)
         return
@@ -70,7 +68,7 @@ def joined(address: str | None, seconds: float = SECONDS) -> Iterator[Over]:
             f"--cluster must be tcp://HOST:PORT or local:PROCESSES, got {address!r}"
         )
     try:
-        client = Client(address, timeout=seconds)
+        client = distributed.Client(address, timeout=seconds)
     except TypeError as error:  # Dask's, without certificates
         raise ValueError(
             f"--cluster {address}: Dask has no certificates: set {_TLS}CA_FILE, "

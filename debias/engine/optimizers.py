@@ -269,12 +269,8 @@ class RowWiseAdam(keras.optimizers.Adam):
         variable.scatter_sub(tf.IndexedSlices(move, rows))
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "dense_rows": self.dense_rows,
-            "averaging": self.averaging,
-            "overwrite_at_end": self.overwrite_at_end,
-        }
-        return {**super().get_config(), **own}
+        names = ("dense_rows", "averaging", "overwrite_at_end")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="debias")

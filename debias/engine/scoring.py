@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from debias.data.kinds import FIRST, Features, of_records, raw_inputs
 from debias.data.tables import Streamed
 from debias.data.text import printable
+from debias.engine.extras import installed
 
 EXTRA = Path("assets.extra") / "debias.json"  # in a SavedModel
 CARRIED = ("feature_names", "kinds", "examination")  # metadata of an export
@@ -123,15 +124,6 @@ def encoded(
     return matrix(table, names, "rows", kinds=kinds)
 
 
-class Opened(NamedTuple):
-    """The contents of an exported file: the first attributes of a `Scorer`."""
-
-    run: Callable[[np.ndarray], Any]
-    feature_names: tuple[str, ...] | None
-    kinds: Features | None
-    examination: Curve | None
-
-
 def open_onnx(path: Path) -> Any:
     """Opens an ONNX file with ONNX Runtime, with one thread per call.
 
@@ -139,12 +131,7 @@ def open_onnx(path: Path) -> Any:
         ValueError: The file is not an ONNX model.
         ModuleNotFoundError: The extra `retrieval` is not installed.
     """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "onnxruntime is needed: pip install 'debias-ranking[retrieval]'"
-        ) from error
+    onnxruntime = installed("onnxruntime", "retrieval")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
@@ -155,12 +142,12 @@ def open_onnx(path: Path) -> Any:
         raise ValueError(f"{path}: is not an ONNX model: {error}") from None
 
 
-def read_onnx(path: Path) -> Opened:
+def read_onnx(path: Path) -> Scorer:
     session = open_onnx(path)
     given = session.get_inputs()
     stored = session.get_modelmeta().custom_metadata_map
     extra = {key: json.loads(stored[key]) for key in CARRIED if key in stored}
-    names, kinds, examination = carried(extra)
+    names, kinds, curve = carried(extra)
 
     def run(features: np.ndarray) -> Any:
         inputs = {given[0].name: features}
@@ -168,10 +155,10 @@ def read_onnx(path: Path) -> Opened:
             inputs = raw_inputs(features, kinds)
         return session.run(None, inputs)[0]
 
-    return Opened(run, names, kinds, examination)
+    return Scorer(run, names, kinds, curve, str(path))
 
 
-def read_saved_model(path: Path) -> Opened:
+def read_saved_model(path: Path) -> Scorer:
     import tensorflow as tf
 
     model = tf.saved_model.load(str(path))  # must live as long as the scorer
@@ -182,7 +169,7 @@ def read_saved_model(path: Path) -> Opened:
     def run(features: np.ndarray) -> Any:
         return model.serve(tf.constant(features)).numpy()
 
-    return Opened(run, *carried(extra))
+    return Scorer(run, *carried(extra), name=str(path))
 
 
 def scored_by(ranker: Callable[..., Any]) -> Callable[..., Any]:

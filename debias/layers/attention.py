@@ -95,10 +95,5 @@ class CrossPositionAttention(keras.layers.Layer):
         return ops.matmul(attention, rowwise(self.value, values)), attention
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "dim": self.dim,
-            "out": self.out,
-            "attend_self": self.attend_self,
-            "seed": self.seed,
-        }
-        return {**super().get_config(), **own}
+        names = ("dim", "out", "attend_self", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -122,15 +122,8 @@ class RowEmbedding(keras.layers.Layer):
         return ops.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "size": self.size,
-            "dim": self.dim,
-            "scale": self.scale,
-            "seed": self.seed,
-            "compress": self.compress,
-            "rows": self.rows,
-        }
-        return {**super().get_config(), **own}
+        names = ("size", "dim", "scale", "seed", "compress", "rows")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _gathered(table: Any, ids: Tensor) -> Tensor:
@@ -282,11 +275,5 @@ class FeatureEmbedding(keras.layers.Layer):
         return (*lead, len(self.schema), self.dim)
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "schema": self.schema,
-            "dim": self.dim,
-            "unknown_rate": self.unknown_rate,
-            "scale": self.scale,
-            "seed": self.seed,
-        }
-        return {**super().get_config(), **own}
+        names = ("schema", "dim", "unknown_rate", "scale", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -8,7 +8,7 @@ from keras import ops
 
 from debias.engine.tensors import glorot
 from debias.layers import GradientReversal, additive
-from debias.models.click_model import on_rows, only_output, to_cells
+from debias.models.click_model import only_output
 from debias.models.towers import TwoTowerClickModel
 from debias.types import Batch, Tensor
 
@@ -118,8 +118,7 @@ class Disentangled(TwoTowerClickModel):
             )
 
     def call(self, batch: Batch, training: bool = False) -> dict[str, Tensor]:
-        relevance = on_rows(self.relevance, batch["features"], training)
-        relevance = to_cells(only_output(self.relevance, relevance), batch)
+        relevance = self.relevance_of(batch, training)
         place = self.bias(batch, training=training)
         everywhere = ops.zeros_like(relevance)  # a place may hold for a whole list
         bias = only_output(self.own_place, self.own_place(place)) + everywhere

@@ -32,6 +32,7 @@ import numpy as np
 
 from debias.data.kinds import Feature, as_records
 from debias.data.text import one_of
+from debias.engine.extras import installed
 from debias.engine.scoring import EXTRA
 from debias.models.click_model import Ranker
 from debias.models.raw_inputs import with_raw_inputs
@@ -240,15 +241,8 @@ def write_onnx(
         ValueError: The model cannot be converted to ONNX.
         ModuleNotFoundError: The extra `onnx` is not installed.
     """
-    try:
-        import onnx
-        from tf2onnx.handler import tf_op
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is needed: pip install 'debias-ranking[onnx]'"
-        ) from error
-
-    tf_op("Log1p")(_Log1p)  # an operation of TensorFlow that tf2onnx lacks
+    onnx, handler = installed("onnx", "onnx"), installed("tf2onnx.handler", "onnx")
+    handler.tf_op("Log1p")(_Log1p)  # an operation of TensorFlow that tf2onnx lacks
     with warnings.catch_warnings():
         # Keras reads `np.object`, which NumPy has removed, in order to restore it.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)

@@ -49,6 +49,11 @@ class RankedByRelevance(ClickModel):
 
     relevance: keras.layers.Layer
 
+    def relevance_of(self, batch: Batch, training: bool) -> Tensor:
+        """Relevance logits of the cells of a batch, `(batch, list_size)`."""
+        relevance = on_rows(self.relevance, batch["features"], training)
+        return to_cells(only_output(self.relevance, relevance), batch)
+
     def score(self, features: Tensor) -> Tensor:
         return only_output(self.relevance, on_rows(self.relevance, features))
 
@@ -68,8 +73,7 @@ class OneTowerClickModel(RankedByRelevance):
         self.relevance = relevance
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = on_rows(self.relevance, batch["features"], training)
-        return to_cells(only_output(self.relevance, relevance), batch)
+        return self.relevance_of(batch, training)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -107,12 +111,9 @@ class TwoTowerClickModel(RankedByRelevance):
         raise NotImplementedError
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = on_rows(self.relevance, batch["features"], training)
-        bias = self.bias(batch, training=training)
-        return self.combine(
-            to_cells(only_output(self.relevance, relevance), batch),
-            only_output(self.bias, bias),
-        )
+        relevance = self.relevance_of(batch, training)
+        bias = only_output(self.bias, self.bias(batch, training=training))
+        return self.combine(relevance, bias)
 
 
 @keras.saving.register_keras_serializable(package="debias")
@@ -213,13 +214,10 @@ class TrustBiased(RankedByRelevance):
         self.trust = trust
 
     def call(self, batch: Batch, training: bool = False) -> Tensor:
-        relevance = on_rows(self.relevance, batch["features"], training)
-        bias = self.bias(batch, training=training)
-        trust = self.trust(batch, training=training)
         return trust_biased(
-            to_cells(only_output(self.relevance, relevance), batch),
-            only_output(self.bias, bias),
-            only_output(self.trust, trust),
+            self.relevance_of(batch, training),
+            only_output(self.bias, self.bias(batch, training=training)),
+            only_output(self.trust, self.trust(batch, training=training)),
         )
 
 

@@ -11,6 +11,7 @@ from debias.data.files import atomic_write
 from debias.data.kinds import Feature, as_records, legend
 from debias.data.records import write_record
 from debias.data.text import one_of
+from debias.engine.extras import installed
 from debias.models.trees import Node, Trees, engine_of
 
 TreeFormat = Literal["trees", "onnx", "lightgbm", "xgboost", "ltr"]
@@ -154,7 +155,7 @@ def write_onnx(trees: Trees, path: str | Path, features: int) -> None:
     Raises:
         ModuleNotFoundError: The extra `onnx` is not installed.
     """
-    onnx = _onnx()
+    onnx = installed("onnx", "onnx")
     helper, kind = onnx.helper, onnx.TensorProto
     ensemble = helper.make_node(
         "TreeEnsembleRegressor",
@@ -208,16 +209,6 @@ def told(ranker: Any) -> dict[str, Any]:
         "examination": ranker.examination,
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "onnx is needed: pip install 'debias-ranking[onnx]'"
-        ) from error
-    return onnx
 
 
 def _ensemble(roots: Sequence[Node]) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.special import expit
@@ -21,6 +21,7 @@ from debias.data.files import atomic_write
 from debias.data.kinds import Features, as_records, of_records
 from debias.data.records import read_record
 from debias.data.tables import Streamed
+from debias.engine.extras import installed
 from debias.engine.scoring import encoded
 
 Library = Literal["lightgbm", "xgboost"]
@@ -412,51 +413,6 @@ def grown(
     return max(found, key=lambda each: max(each[2]))
 
 
-class _Growing(Protocol):
-    """A booster that grows by one tree per round."""
-
-    def send(
-        self, slope: tuple[np.ndarray, np.ndarray], base: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a tree for a gradient and a curvature, and returns the new scores."""
-
-    def cut(self, rounds: int) -> Any:
-        """The booster of the first `rounds` rounds."""
-
-
-class _Engine(Protocol):
-    """The interface to a library of boosted trees."""
-
-    def grow(
-        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
-    ) -> _Growing: ...
-
-    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray: ...
-
-    def text(self, booster: Any) -> str: ...
-
-    def read(self, text: str) -> Any: ...
-
-    def nodes(self, booster: Any) -> "list[Node]": ...
-
-    def features(self, booster: Any) -> int: ...
-
-
-def engine_of(library: str) -> _Engine:
-    return _LightGBM() if library == "lightgbm" else _XGBoost()
-
-
-def _module(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{name} is needed: pip install 'debias-ranking[trees]'"
-        ) from error
-
-
 class Node(NamedTuple):
     """A node of a tree with a float32 threshold.
 
@@ -493,13 +449,58 @@ def below(threshold: float, inclusive: bool) -> float:
     return float(found)
 
 
-class _LightGBM:
-    """Trees by LightGBM, grown from gradients."""
+class _GrowingLightGBM:
+    """A booster that grows by one tree per round, from gradients."""
 
-    def grow(
-        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
-    ) -> "_GrowingLightGBM":
-        return _GrowingLightGBM(rows, every, config)
+    def __init__(self, rows: np.ndarray, every: np.ndarray, config: TreesConfig):
+        lightgbm = installed("lightgbm", "trees")
+        asked = {
+            "objective": "none",
+            "learning_rate": config.rate,
+            "num_leaves": config.leaves,
+            "min_data_in_leaf": config.least(len(rows)),
+            "lambda_l2": 1.0,
+            "seed": config.seed,
+            "num_threads": config.threads,
+            "feature_pre_filter": False,  # which may leave none, an error
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbose": -1,
+        }
+        self.rows = lightgbm.Dataset(rows, np.zeros(len(rows)), params=asked)
+        other = self.rows.create_valid(every, np.zeros(len(every)), params=asked)
+        self.booster = lightgbm.Booster(asked, self.rows)
+        self.booster.add_valid(other, "every")
+        self.count = len(every)
+
+    def send(
+        self, slope: tuple[np.ndarray, np.ndarray], base: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Adds a tree for a gradient and a curvature, and returns the new scores."""
+        seen: dict[str, np.ndarray] = {}
+
+        def keep(name: str) -> Callable[..., tuple[str, float, bool]]:
+            def read(values: np.ndarray, rows: Any) -> tuple[str, float, bool]:
+                seen[name] = np.array(values)
+                return name, 0.0, True
+
+            return read
+
+        self.booster.update(fobj=lambda values, rows: slope)
+        self.booster.eval_train(keep("some"))
+        self.booster.eval_valid(keep("every"))
+        return base + seen["some"], base + seen["every"]
+
+    def cut(self, rounds: int) -> Any:
+        """The booster of the first `rounds` rounds."""
+        text = self.booster.model_to_string(num_iteration=rounds)
+        return _LightGBM().read(text)
+
+
+class _LightGBM:
+    """Interface to LightGBM; `_XGBoost` has the same methods."""
+
+    grow = _GrowingLightGBM
 
     def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(booster.predict(rows, raw_score=True, num_threads=1), float)
@@ -508,7 +509,7 @@ class _LightGBM:
         return str(booster.model_to_string())
 
     def read(self, text: str) -> Any:
-        return _module("lightgbm").Booster(model_str=text)
+        return installed("lightgbm", "trees").Booster(model_str=text)
 
     def features(self, booster: Any) -> int:
         return int(booster.num_feature())
@@ -536,96 +537,11 @@ class _LightGBM:
         )
 
 
-class _GrowingLightGBM:
-    def __init__(self, rows: np.ndarray, every: np.ndarray, config: TreesConfig):
-        lightgbm = _module("lightgbm")
-        asked = {
-            "objective": "none",
-            "learning_rate": config.rate,
-            "num_leaves": config.leaves,
-            "min_data_in_leaf": config.least(len(rows)),
-            "lambda_l2": 1.0,
-            "seed": config.seed,
-            "num_threads": config.threads,
-            "feature_pre_filter": False,  # which may leave none, an error
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbose": -1,
-        }
-        self.rows = lightgbm.Dataset(rows, np.zeros(len(rows)), params=asked)
-        other = self.rows.create_valid(every, np.zeros(len(every)), params=asked)
-        self.booster = lightgbm.Booster(asked, self.rows)
-        self.booster.add_valid(other, "every")
-        self.count = len(every)
-
-    def send(
-        self, slope: tuple[np.ndarray, np.ndarray], base: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        seen: dict[str, np.ndarray] = {}
-
-        def keep(name: str) -> Callable[..., tuple[str, float, bool]]:
-            def read(values: np.ndarray, rows: Any) -> tuple[str, float, bool]:
-                seen[name] = np.array(values)
-                return name, 0.0, True
-
-            return read
-
-        self.booster.update(fobj=lambda values, rows: slope)
-        self.booster.eval_train(keep("some"))
-        self.booster.eval_valid(keep("every"))
-        return base + seen["some"], base + seen["every"]
-
-    def cut(self, rounds: int) -> Any:
-        text = self.booster.model_to_string(num_iteration=rounds)
-        return _LightGBM().read(text)
-
-
-class _XGBoost:
-    """Trees by XGBoost, grown from gradients."""
-
-    def grow(
-        self, rows: np.ndarray, every: np.ndarray, config: TreesConfig
-    ) -> "_GrowingXGBoost":
-        return _GrowingXGBoost(rows, every, config)
-
-    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray:
-        found = booster.inplace_predict(rows, predict_type="margin")
-        return np.asarray(found, float)
-
-    def text(self, booster: Any) -> str:
-        return bytes(booster.save_raw("json")).decode()
-
-    def read(self, text: str) -> Any:
-        booster = _module("xgboost").Booster()
-        booster.load_model(bytearray(text.encode()))
-        return booster
-
-    def features(self, booster: Any) -> int:
-        return int(booster.num_features())
-
-    def nodes(self, booster: Any) -> list[Node]:
-        return [
-            self._node(json.loads(each))
-            for each in booster.get_dump(dump_format="json")
-        ]
-
-    def _node(self, tree: Mapping[str, Any]) -> Node:
-        if "leaf" in tree:
-            return Node(float(tree["leaf"]))
-        children = {each["nodeid"]: each for each in tree["children"]}
-        return Node(
-            None,
-            int(str(tree["split"]).removeprefix("f")),
-            below(float(np.float32(tree["split_condition"])), inclusive=False),
-            self._node(children[tree["yes"]]),
-            self._node(children[tree["no"]]),
-            tree["missing"] == tree["yes"],
-        )
-
-
 class _GrowingXGBoost:
+    """The same by XGBoost."""
+
     def __init__(self, rows: np.ndarray, every: np.ndarray, config: TreesConfig):
-        xgboost = _module("xgboost")
+        xgboost = installed("xgboost", "trees")
         self.rows = xgboost.DMatrix(rows, np.zeros(len(rows)))
         self.every = xgboost.DMatrix(every)
         asked = {
@@ -656,3 +572,47 @@ class _GrowingXGBoost:
 
     def cut(self, rounds: int) -> Any:
         return self.booster[:rounds]
+
+
+class _XGBoost:
+    """Interface to XGBoost."""
+
+    grow = _GrowingXGBoost
+
+    def predict(self, booster: Any, rows: np.ndarray) -> np.ndarray:
+        found = booster.inplace_predict(rows, predict_type="margin")
+        return np.asarray(found, float)
+
+    def text(self, booster: Any) -> str:
+        return bytes(booster.save_raw("json")).decode()
+
+    def read(self, text: str) -> Any:
+        booster = installed("xgboost", "trees").Booster()
+        booster.load_model(bytearray(text.encode()))
+        return booster
+
+    def features(self, booster: Any) -> int:
+        return int(booster.num_features())
+
+    def nodes(self, booster: Any) -> list[Node]:
+        return [
+            self._node(json.loads(each))
+            for each in booster.get_dump(dump_format="json")
+        ]
+
+    def _node(self, tree: Mapping[str, Any]) -> Node:
+        if "leaf" in tree:
+            return Node(float(tree["leaf"]))
+        children = {each["nodeid"]: each for each in tree["children"]}
+        return Node(
+            None,
+            int(str(tree["split"]).removeprefix("f")),
+            below(float(np.float32(tree["split_condition"])), inclusive=False),
+            self._node(children[tree["yes"]]),
+            self._node(children[tree["no"]]),
+            tree["missing"] == tree["yes"],
+        )
+
+
+def engine_of(library: str) -> _LightGBM | _XGBoost:
+    return _LightGBM() if library == "lightgbm" else _XGBoost()

@@ -9,6 +9,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.kinds import column_names, recoded
 from debias.data.text import one_of
+from debias.engine.extras import installed
 from debias.models.tree_lists import boost_lists, list_likelihood, lists_of
 from debias.models.trees import (
     Counts,
@@ -206,8 +207,7 @@ def _lambdamart(
     progress: Callable[[int], None],
 ) -> tuple[Any, int, list[float]]:
     """Trains on judgments of the first part, with early stopping on the second part."""
-    import lightgbm
-
+    lightgbm = installed("lightgbm", "trees")
     known = propensities(parts[0])
     asked = {
         "objective": "lambdarank",

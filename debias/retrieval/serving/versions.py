@@ -304,7 +304,7 @@ def _write(
 def _open_ranker(path: Path) -> Scorer:
     if not path.exists():
         raise ValueError(f"{path}: does not exist; debias export writes rankers")
-    return Scorer(*read_onnx(path), name=str(path))
+    return read_onnx(path)
 
 
 def _drop_old(place: Storage, name: str, before: str, keep: int) -> None:
