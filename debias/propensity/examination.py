@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROWS = ("position", "examination", "standard_error", "lower", "upper")
 CHUNK = 2_000_000  # numbers held at once while sessions are summed
+BLOCK = 32  # resamples computed at once, which do not affect the results
 LARGEST = np.log(np.finfo(float).max)  # of log examination
 
 
@@ -226,7 +227,6 @@ def bootstrap_variance(
     sessions: int,
     replicates: int,
     seed: int,
-    block: int = 32,
 ) -> np.ndarray:
     """(K,) variances of log examination over Poisson resamples of the sessions.
 
@@ -236,8 +236,6 @@ def bootstrap_variance(
             Poisson(1) weight.
         replicates: Number of resamples.
         seed: Random seed of the resamples.
-        block: Largest number of resamples to compute at once; it does not affect the
-            results.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=1000)
@@ -248,7 +246,7 @@ def bootstrap_variance(
     if replicates < 2:
         raise ValueError(f"replicates must be at least 2, got {replicates}")
     rng = np.random.default_rng(seed)
-    block = int(np.clip(5 * CHUNK // sessions, 1, block))
+    block = int(np.clip(5 * CHUNK // sessions, 1, BLOCK))
     drawn = []
     for start in range(0, replicates, block):
         columns = min(block, replicates - start)

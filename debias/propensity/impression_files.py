@@ -92,10 +92,10 @@ def write_impressions(
         _write_text(found, path, library, data, correction)
 
 
-def _feature_names(data: RankingData, taken: Sequence[str]) -> list[str]:
+def _feature_names(data: RankingData) -> list[str]:
     names = data.feature_names or tuple(f"f{i}" for i in range(data.feature_count))
     for name in names:
-        if name in taken:
+        if name in COLUMNS:
             raise ValueError(
                 f"feature {name} has the name of a column that is written: rename it"
             )
@@ -112,7 +112,7 @@ def _write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = _feature_names(data, COLUMNS)
+    names = _feature_names(data)
 
     def table(part: Impressions) -> pa.Table:
         columns: dict[str, Any] = {name: getattr(part, name) for name in COLUMNS}
@@ -201,7 +201,7 @@ def _write_lists(
     import tensorflow as tf
     from tensorflow_serving.apis import input_pb2
 
-    names = _feature_names(data, COLUMNS)
+    names = _feature_names(data)
 
     def example(values: dict[str, Any]) -> Any:
         features = {

@@ -98,11 +98,7 @@ def accelerated(
 
 
 def pbm_maximum(
-    counted: Cells,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
-    prior: Prior = (0.0, 0.0),
-    tolerance: float = 1e-8,
-    iterations: int = 3000,
+    counted: Cells, prior: Prior = (0.0, 0.0)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the limit of EM: (K,) log theta relative to rank 1, and (P,) gamma.
 
@@ -117,7 +113,7 @@ def pbm_maximum(
     >>> np.exp(pbm_maximum(cell)[0]).round(6).tolist()
     [1.0, 0.5]
     """
-    gamma, theta = start or (np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5))
+    gamma, theta = np.full(counted.pairs, 0.5), np.full(counted.ranks, 0.5)
     if prior == (0.0, 0.0):
         gamma, theta = _scored(counted, gamma, theta)
 
@@ -125,7 +121,7 @@ def pbm_maximum(
         renewed = pbm_step(counted, x[: counted.pairs], x[counted.pairs :], prior)
         return np.concatenate(renewed)
 
-    x, _ = accelerated(step, np.concatenate([gamma, theta]), tolerance, iterations)
+    x, _ = accelerated(step, np.concatenate([gamma, theta]), 1e-8, 3000)
     return in_scale(counted, x[: counted.pairs], x[counted.pairs :])
 
 

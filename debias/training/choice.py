@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.data import ClickLog
+from debias.metrics import concordant_pairs
 from debias.metrics.statistics import grouped_standard_error
 from debias.presets import PRESETS
 
@@ -128,8 +129,6 @@ def verdict(
     likelihood: np.ndarray | None = None,
 ) -> Verdict:
     """Evaluates the scores (items,) of a model by the clicks of a log."""
-    from debias.metrics import concordant_pairs
-
     number = strata(log, columns)
     shown = np.where(log.mask, np.asarray(scores)[log.item], 0.0)
     found, concordant, pairs = concordant_pairs(log.click, shown, number, log.mask)

@@ -18,7 +18,7 @@ from debias.models.batches import PACKS, applied, batches
 from debias.models.click_model import argument_errors
 from debias.models.trees import Trees
 from debias.training.expected import NewPolicy, clicks_to_expect, guessed_by
-from debias.training.fitting import Fitted, collect
+from debias.training.fitting import JUDGED, Fitted, collect
 from debias.training.page_parts import calibration
 from debias.training.results import Printed
 from debias.training.splits import shown_only
@@ -29,10 +29,6 @@ PIECE = 1 << 17  # sessions evaluated at once
 SOME = 100_000  # sessions on disk from which clicks of another ranking are estimated
 
 Progress = Callable[[float], None]
-
-
-def _silent(share: float) -> None:
-    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def evaluate(
     examination: Sequence[float] | None = None,
     name: str = "",
     of: str = "all sessions",
-    progress: Progress = _silent,
+    progress: Progress = lambda share: None,
 ) -> Evaluation:
     """Evaluates a model on a log by click and ranking metrics and expected clicks.
 
@@ -183,7 +179,7 @@ def scoreboards(
     policy: NewPolicy,
     name: str,
     of: str = "all sessions",
-    progress: Progress = _silent,
+    progress: Progress = lambda share: None,
 ) -> Evaluation:
     """Evaluates like `evaluate`, but with given scores (items,) of the items."""
     counts = count(log, lambda share: progress(0.1 * share))
@@ -215,7 +211,7 @@ def click_scoreboard(
     log: ClickLog | Stream,
     data: RankingData,
     scores: np.ndarray,
-    progress: Progress = _silent,
+    progress: Progress = lambda share: None,
 ) -> dict[str, Any]:
     """Click metrics: likelihood given the clicks above, and MRR of clicks.
 
@@ -264,7 +260,6 @@ def conditional_logits(
     preprocess: keras.layers.Layer | None,
     log: ClickLog,
     data: RankingData,
-    batch_size: int = 1024,
 ) -> np.ndarray:
     """(S, L) logits of each click given the clicks above it."""
     if isinstance(model, Trees):
@@ -272,7 +267,7 @@ def conditional_logits(
     seen, features = shown_only(log, data)
     scaled = applied(preprocess, features)
     table = RankingData.trusted(scaled, None, np.array([0, len(scaled)]))
-    feed = batches(seen, table, batch_size, shuffle=False, packed=PACKS)
+    feed = batches(seen, table, JUDGED, shuffle=False, packed=PACKS)
     with argument_errors():
         parts = [
             np.asarray(model.conditional_click_logits(batch, clicks, model(batch)))

@@ -35,9 +35,7 @@ class NewPolicy:
         for name in ("temperature", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < np.inf:
-                raise ValueError(
-                    f"{name} must be above 0 and finite, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name} must be above 0 and finite, got {value}")
 
 
 def clicks_to_expect(

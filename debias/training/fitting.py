@@ -445,11 +445,13 @@ class _Run:
     def train(self, report: Callable[[int, dict[str, float]], None]) -> Fitted:
         """Trains from the start, or from the checkpoint, to the end."""
         self.resume()
-        while self.state["round"] < self.passes * self.rounds and not self.is_over():
+        rounds, patience = self.passes * self.rounds, self.config.patience
+        while self.state["round"] < rounds and self.state["waited"] < patience:
             metrics = self.take_round()
             if metrics is not None:
                 report(len(self.state["history"]) - 1, metrics)
-            self.write_checkpoint()
+            if self.checkpoint is not None and distributed.me()[0] == 0:
+                _write_checkpoint(self.checkpoint, self.model, self.state, self.best)
         return self.finish()
 
     def resume(self) -> None:
@@ -539,13 +541,6 @@ class _Run:
         finally:
             for variable, before in zip(variables, raw, strict=True):
                 variable.assign(before)
-
-    def is_over(self) -> bool:
-        return self.state["waited"] >= self.config.patience
-
-    def write_checkpoint(self) -> None:
-        if self.checkpoint is not None and distributed.me()[0] == 0:
-            _write_checkpoint(self.checkpoint, self.model, self.state, self.best)
 
     def finish(self) -> Fitted:
         state, model = self.state, self.model

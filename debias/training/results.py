@@ -56,7 +56,8 @@ class Printed:
 
         parts = []
         for title, rows in self.sections():
-            heads = "".join(f"<th>{escape(head(n))}</th>" for n in _names(rows))
+            names = rows[0] if rows else ()
+            heads = "".join(f"<th>{escape(head(n))}</th>" for n in names)
             body = "".join(
                 "<tr>"
                 + "".join(f"<td>{escape(text(v))}</td>" for v in row.values())
@@ -124,7 +125,3 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
 def _short(value: Any) -> bool:
     """Whether a value is a single short word."""
     return len(text(value)) <= SHORT and " " not in text(value)
-
-
-def _names(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return list(rows[0]) if rows else []

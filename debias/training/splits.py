@@ -12,13 +12,12 @@ from debias.data.kinds import Features, column_names, recoder, trained
 from debias.data.layout import Layout, layout_of
 from debias.data.splits import random_parts
 from debias.layers import Standardize
-from debias.models.batches import applied, share
+from debias.models.batches import LAYOUT, applied, share
 
 FEW = 50  # queries; below, sessions are held out instead
 PARTS = (0.8, 0.1, 0.1)  # shares for training, validation and test
 JUDGES = 250_000  # most sessions of a stream held in memory for validation or test
 ROW_GROUPS = 48  # row groups of a stream from which they are drawn
-LAYOUT = ("row", "column", "device", "context")
 
 
 class Part(NamedTuple):
@@ -98,14 +97,14 @@ def prepare(
     """
     check_types(log, data)
     if isinstance(log, ClickLog):
-        columns = [n for n in LAYOUT if _has(log, n)]
+        columns = [n for n in LAYOUT if getattr(log, n) is not None]
         columns += log.presentation or ()
         columns += (targets and log.targets) or ()
         seen, features = shown_only(log.select(*columns), data)
         (train, validation, test), by = held_out(seen, seed)
         layout = layout_of(seen)
     else:
-        stored = [n for n in LAYOUT if _stores(log, n)]
+        stored = [n for n in LAYOUT if n in (log.columns or ())]
         roles = ("presentation", "target") if targets else ("presentation",)
         stored += [n for n, role in log.others.items() if role in roles]
         (train, validation, test), by = held_out_of_stream(
@@ -137,16 +136,8 @@ def check_types(log: ClickLog | Stream, data: RankingData) -> None:
         raise ValueError("the log has no click: there is nothing to learn from")
 
 
-def _has(log: ClickLog, name: str) -> bool:
-    return getattr(log, name) is not None
-
-
-def _stores(stream: Stream, name: str) -> bool:
-    return name in (stream.columns or ())
-
-
 def held_out(
-    log: ClickLog, seed: int, fractions: tuple[float, float, float] = PARTS
+    log: ClickLog, seed: int
 ) -> tuple[tuple[ClickLog, ClickLog, ClickLog], str]:
     """Training, validation and test sessions, and the unit of the split.
 
@@ -157,7 +148,7 @@ def held_out(
         ValueError: A part would be empty.
     """
     by = "query" if np.unique(log.query).size >= FEW else "session"
-    train, validation, test = log.split(fractions, np.random.default_rng(seed), by)
+    train, validation, test = log.split(PARTS, np.random.default_rng(seed), by)
     if min(len(train), len(validation), len(test)) == 0:
         raise ValueError(
             f"{len(log)} sessions are too few to hold some out: give more sessions, "

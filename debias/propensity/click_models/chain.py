@@ -518,13 +518,12 @@ class DynamicBayesian(Chain):
         continuation: float | None = None,
     ) -> Self:
         """Estimates the model; a `continuation` that is not None is held fixed."""
-        if continuation is None:
-            others = {"continuation": np.array(0.5)}
-            return cls._estimate(log, others, iterations, prior)
-        if not 0 <= continuation <= 1:
+        fixed = () if continuation is None else ("continuation",)
+        start = 0.5 if continuation is None else float(continuation)
+        if not 0 <= start <= 1:
             raise ValueError(f"continuation must be in [0, 1], got {continuation}")
-        others = {"continuation": np.array(float(continuation))}
-        return cls._estimate(log, others, iterations, prior, fixed=("continuation",))
+        others = {"continuation": np.array(start)}
+        return cls._estimate(log, others, iterations, prior, fixed)
 
     @classmethod
     def moves(cls, values: Values) -> Moves:
