@@ -33,7 +33,7 @@ def placements(
     ranks: int,
     draws: int = DRAWS,
     seed: int = 0,
-    queries: np.ndarray | None = None,
+    log: ClickLog | None = None,
 ) -> np.ndarray:
     """(items, ranks) share of a policy's lists in which an item is at a rank.
 
@@ -48,16 +48,21 @@ def placements(
         ranks: L, the number of ranks in a list.
         draws: Number of lists per query.
         seed: Random seed of the draws.
-        queries: Indices of the queries to draw lists for; None means all queries. Items
-            of other queries get 0.
+        log: Log whose lists the policy fills. Lists are drawn for its queries only, and
+            each rank is filled as often as in the query's sessions, so that short lists
+            stay short. Items of other queries get 0. None means full lists for all
+            queries.
 
     Raises:
-        ValueError: `scores` or `temperature` is invalid (see `plackett_luce`), or
-            `draws` or `ranks` is below 1.
+        ValueError: `scores` or `temperature` is invalid (see `plackett_luce`), `draws`
+            or `ranks` is below 1, or `log` has other ranks.
 
     >>> data = RankingData([[0.0], [1.0]], None, [0, 2])
     >>> placements(data, [0.0, 5.0], temperature=0.01, ranks=2).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
+    >>> log = ClickLog([0, 0], [[0, 1], [1, -1]], [[0, 1], [1, 0]])
+    >>> placements(data, [0.0, 5.0], temperature=0.01, ranks=2, log=log).tolist()
+    [[0.0, 0.5], [1.0, 0.0]]
     """
     if draws < 1 or ranks < 1:
         raise ValueError(f"draws and ranks must be at least 1, got {draws} and {ranks}")
@@ -66,15 +71,36 @@ def placements(
     rng, query = np.random.default_rng(seed), data.query_of_item()
     rank = np.arange(data.items) - np.repeat(data.offsets[:-1], data.sizes)
     item = np.arange(data.items)
-    if queries is not None:
-        item = np.flatnonzero(np.isin(query, queries))
+    if log is not None:
+        if log.list_size != ranks:
+            raise ValueError(f"the log has {log.list_size} ranks, got ranks={ranks}")
+        item = np.flatnonzero(np.isin(query, log.query))
     logit, query, rank = logit[item], query[item], rank[item]
     shown, count = rank < ranks, np.zeros((data.items, ranks))
     for _ in range(draws):
         # Sorting logits with Gumbel noise draws from Plackett-Luce.
         order = item[np.lexsort((-(logit + rng.gumbel(size=len(item))), query))]
         count[order[shown], rank[shown]] += 1
-    return count / draws
+    share = count / draws
+    return share if log is None else _as_filled(share, data.query_of_item(), log)
+
+
+def _as_filled(share: np.ndarray, query: np.ndarray, log: ClickLog) -> np.ndarray:
+    """Moves the shares (items, L) of full lists to the ranks that a log fills.
+
+    The item that a full list has at rank j is the j-th item of a shorter list, or of a
+    list with empty ranks, or is left out.
+    """
+    number = np.cumsum(log.mask, axis=1) - 1  # of the items above
+    sessions = np.bincount(log.query, minlength=query.max() + 1)
+    found = np.zeros_like(share)
+    for j in range(log.list_size):
+        row, rank = np.nonzero(log.mask & (number == j))
+        filled = np.zeros((len(sessions), log.list_size))
+        np.add.at(filled, (log.query[row], rank), 1)
+        filled /= np.maximum(sessions, 1)[:, None]
+        found += share[:, j, None] * filled[query]
+    return found
 
 
 def logged_placements(log: ClickLog, items: int) -> np.ndarray:
@@ -145,8 +171,7 @@ def guesses(
         rest = gain[:, k] - worth[:, :k].sum(axis=1)
         rest = np.clip(rest, worth[:, k:].sum(axis=1), left[:, k])
         expected[:, k] = rest / np.where(left[:, k] > 0, left[:, k], 1.0)
-    asked = np.unique(log.query)
-    share = placements(data, scores, temperature, log.list_size, draws, seed, asked)
+    share = placements(data, scores, temperature, log.list_size, draws, seed, log)
     by_rank = np.add.reduceat(share * click, starts)[log.query]
     rest_below = np.cumsum(by_rank[:, ::-1], axis=1)[:, ::-1] - by_rank
     taken = np.where(mask, click[log.item, np.arange(log.list_size)], 0.0) + rest_below
@@ -249,7 +274,8 @@ def pbm_ips(
     Args:
         log: The click log.
         target: (items, L) share of lists in which the other policy shows an item at a
-            rank, from `placements`.
+            rank, from `placements`. If lists differ in length, give `placements` the
+            log.
         examination: (L,) examination by rank, in (0, 1]; only ratios matter.
         logged: (items, L) share of lists in which the logging policy shows an item at a
             rank. None counts this share in the log.
@@ -324,7 +350,8 @@ def pseudo_inverse(
     Args:
         log: The click log.
         target: (items, L) share of lists in which the other policy shows an item at a
-            rank, from `placements`.
+            rank, from `placements`. If lists differ in length, give `placements` the
+            log.
         lists: Lists drawn from the logging policy, to estimate Gamma. More lists give a
             better estimate. The clicks in these lists are ignored. None uses the lists
             of the log, which must then have several sessions for each (item, rank)
@@ -367,7 +394,7 @@ def pseudo_inverse(
         value,
         confidence,
     )
-    return found._replace(unsupported=1.0 - float(covered.mean()))
+    return found._replace(unsupported=max(0.0, 1.0 - float(covered.mean())))
 
 
 def _pair_weights(
@@ -395,7 +422,7 @@ def _pair_weights(
     own = np.where(asked >= 0, asked * ranks + np.arange(ranks), -1)
     place = np.minimum(np.searchsorted(pairs, own), len(pairs) - 1)
     weight = np.where(pairs[place] == own, each[place], 0.0).sum(axis=1)
-    return weight, float(goal.sum() / (drawn >= 0).sum(axis=1).max())
+    return weight, float(goal.sum() / (drawn >= 0).sum(axis=1).mean())
 
 
 def _rows_by_query(log: ClickLog) -> dict[int, np.ndarray]:
@@ -409,9 +436,8 @@ def _unsupported(log: ClickLog, new: np.ndarray, theta: np.ndarray) -> float:
     seen = total = 0.0
     for rows in _rows_by_query(log).values():
         shown = np.unique(log.item[rows])
-        longest = int(log.mask[rows].any(axis=0).sum())
         seen += len(rows) * new[shown[shown >= 0]].sum()
-        total += len(rows) * theta[:longest].sum()
+        total += (log.mask[rows] @ theta).sum()
     return max(0.0, float(1.0 - seen / total))
 
 

@@ -92,7 +92,7 @@ def clicks_to_expect(
             asked, ranks = np.unique(log.query), log.list_size
             draws = _draws(int(data.sizes[asked].sum()))
             share = slates.placements(
-                data, scores, policy.temperature, ranks, draws, queries=asked
+                data, scores, policy.temperature, ranks, draws, log=log
             )
             by_place = slates.pbm_ips(log, share, theta, clip=policy.clip)
             estimates.append((drawn, by_place))

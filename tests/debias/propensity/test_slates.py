@@ -136,6 +136,7 @@ def test_guesses_take_the_mean_over_what_is_left():
     scores = np.log(NEW)
     temperature = 1 / scores.std()
     share = placements(SMALL, scores, temperature, RANKS, draws=50, seed=4)
+    share[:, 1] /= 2  # every second list has one item
     taken, expected = guesses(log, SMALL, scores, temperature, click, 50, seed=4)
     below = share[:, 1] @ click[:, 1]  # clicks to come after rank 1
     assert taken[0] == pytest.approx([click[2, 0] + below, click[0, 1]])
@@ -154,13 +155,36 @@ def test_placements_are_those_of_the_policy():
 
 def test_placements_of_some_queries_leave_the_others_out():
     scores = better(DATA)
-    found = placements(DATA, scores, 1.0, 5, draws=30, queries=np.array([3, 7]))
+    log = LOG.take(np.isin(LOG.query, [3, 7]))
+    found = placements(DATA, scores, 1.0, 5, draws=30, log=log)
     of = DATA.query_of_item()
     for query in (3, 7):
         assert found[of == query].sum(axis=0) == pytest.approx([1] * 5)
     assert not found[~np.isin(of, [3, 7])].any()
-    cold = placements(DATA, scores, 0.001, 1, draws=2, queries=np.array([3]))
+    top = ClickLog([3], [[int(np.flatnonzero(of == 3)[0])]], [[0]])
+    cold = placements(DATA, scores, 0.001, 1, draws=2, log=top)
     assert np.argmax(cold[:, 0]) == np.flatnonzero(of == 3)[scores[of == 3].argmax()]
+
+
+def test_placements_fill_the_ranks_that_the_log_fills():
+    """A list of one item, and a list whose rank 1 is empty, beside two full lists."""
+    item = [[0, -1], [-1, 0], [0, 1], [1, 0]]
+    log = ClickLog([0] * 4, item, np.zeros((4, 2), bool))
+    found = placements(SMALL, [3.0, 2.0, 1.0], 0.01, RANKS, draws=3, log=log)
+    assert found.tolist() == [[0.75, 0.25], [0.0, 0.5], [0.0, 0.0]]
+
+
+def test_lists_of_unequal_length_keep_their_length_under_the_other_policy():
+    """Half of the sessions show one item, whichever policy ranks."""
+    item = np.repeat([(0, 1), (1, 0), (0, -1), (1, -1)], 10, axis=0)
+    click = np.zeros(item.shape, bool)
+    click[:10:2, 1], click[10:20, 0], click[30:, 0] = True, True, True
+    log = ClickLog([0] * 40, item, click)  # P(click): item 1 at rank 1, 2; item 0 never
+    data = RankingData(np.zeros((2, 1)), None, [0, 2])
+    target = placements(data, [1.0, 0.0], 0.01, RANKS, draws=2, log=log)
+    for found in (pbm_ips(log, target, [1.0, 0.5]), pseudo_inverse(log, target)):
+        assert found.value == pytest.approx(0.25)  # item 1 second, in half the lists
+        assert found.unsupported == pytest.approx(0)
 
 
 def test_pbm_ips_is_unbiased_for_users_who_read_by_rank():
@@ -272,6 +296,10 @@ def test_queries_are_the_units_of_the_interval():
     [
         (lambda: placements(SMALL, [0, 1, 2], 0.0, 2), "temperature must be above 0"),
         (lambda: placements(SMALL, [0, 1, 2], 1.0, 0), "draws and ranks must be at"),
+        (
+            lambda: placements(DATA, better(DATA), 1.0, 4, log=LOG),
+            "the log has 5 ranks, got ranks=4",
+        ),
         (
             lambda: guesses(LOG, DATA, better(DATA), 1.0, np.ones((3, 5))),
             r"click must have shape \(\d+, 5\)",
