@@ -7,7 +7,7 @@ that scales numbers therefore only needs to know how many columns to skip. A mis
 number is NaN.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +81,14 @@ def starts(features: Features) -> dict[str, int]:
     return {each.name: int(end) for each, end in zip(features, ends, strict=False)}
 
 
+def blocks(
+    matrix: np.ndarray, features: Features
+) -> Iterator[tuple[Feature, np.ndarray]]:
+    """Yields each feature with its columns (..., width) of a matrix (..., F)."""
+    for each, start in zip(features, starts(features).values(), strict=True):
+        yield each, matrix[..., start : start + each.width]
+
+
 def coded_columns(features: Features) -> int:
     """Number of columns with codes; these columns come first in the matrix."""
     return sum(each.width for each in features if each.coded)
@@ -101,10 +109,9 @@ def check_matrix(matrix: np.ndarray, features: Features) -> None:
             f"kinds must describe the columns of features (items, {width}), categories "
             f"before numbers, got features of shape {matrix.shape}"
         )
-    for each, start in zip(features, starts(features).values(), strict=True):
+    for each, block in blocks(matrix, features):
         if each.kind not in KINDS:
             raise ValueError(f"{each.name}: {one_of('kind', KINDS, each.kind)}")
-        block = matrix[:, start : start + each.width]
         if each.coded:
             wrong = ~((block >= 0) & (block < each.size) & (block == np.floor(block)))
         else:
@@ -128,8 +135,7 @@ def known_in(matrix: np.ndarray, features: Features) -> set[str]:
     {'price'}
     """
     found = set()
-    for each, start in zip(features, starts(features).values(), strict=True):
-        block = matrix[:, start : start + each.width]
+    for each, block in blocks(matrix, features):
         if (block >= FIRST if each.coded else ~np.isnan(block)).any():
             found.add(each.name)
     return found
@@ -181,10 +187,10 @@ def trained(
     weight = np.ones(len(matrix)) if times is None else times
     floor = rare if times is not None else 1
     found = []
-    for each, start in zip(features, starts(features).values(), strict=True):
+    for each, block in blocks(matrix, features):
         if each.coded:
             count = np.zeros(each.size)
-            for column in matrix[:, start : start + each.width].T:
+            for column in block.T:
                 count += np.bincount(column.astype(np.int64), weight, each.size)
             kept = np.flatnonzero(count[FIRST:] >= floor)
             if len(kept) > most:
@@ -287,8 +293,7 @@ def raw_inputs(matrix: np.ndarray, features: Features) -> dict[str, np.ndarray]:
     (['acme', '', '\\ufffd'], [0.5, 1.5, 2.5])
     """
     found = {}
-    for each, start in zip(features, starts(features).values(), strict=True):
-        block = matrix[..., start : start + each.width]
+    for each, block in blocks(matrix, features):
         if each.coded:
             words = np.array(["", "\ufffd", *each.values], dtype=object)
             block = words[block.astype(np.int64)]
@@ -315,8 +320,7 @@ def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.nd
     [[1.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 3.0]]
     """
     columns = []
-    for each, start in zip(features, starts(features).values(), strict=True):
-        block = matrix[:, start : start + each.width]
+    for each, block in blocks(matrix, features):
         if each.coded:
             count = np.bincount(block.astype(np.int64).ravel(), minlength=each.size)
             kept = np.argsort(-count[FIRST:], kind="stable")[:most] + FIRST
@@ -331,8 +335,7 @@ def dense(matrix: np.ndarray, features: Features, most: int = FREQUENT) -> np.nd
 def described(features: Features, matrix: np.ndarray) -> list[dict[str, Any]]:
     """One row per feature: name, kind, share of missing values, size of vocabulary."""
     rows = []
-    for each, start in zip(features, starts(features).values(), strict=True):
-        block = matrix[:, start : start + each.width]
+    for each, block in blocks(matrix, features):
         gone = (block == MISSING).all(axis=1) if each.coded else np.isnan(block[:, 0])
         rows.append(
             {

@@ -167,15 +167,7 @@ def _widened(data: RankingData, feature_count: int) -> RankingData:
     more = feature_count - data.feature_count
     if more == 0:
         return data
-    features = np.pad(data.features, ((0, 0), (0, more)))
-    return RankingData.trusted(
-        features,
-        data.labels,
-        data.offsets,
-        data.qid,
-        data.max_grade,
-        item_id=data.item_id,
-    )
+    return data.with_trusted(features=np.pad(data.features, ((0, 0), (0, more))))
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
@@ -185,7 +177,8 @@ def _split_files(folder: Path) -> dict[str, Path]:
     files = [file for file in sorted(folder.iterdir()) if _may_be_data(file, words)]
     found: dict[str, Path] = {}
     for file in files:
-        named = {words[word] for word in _words(file) if word in words}
+        parts = re.split(r"[^a-z]+", file.name.lower())
+        named = {words[word] for word in parts if word in words}
         if not named:
             continue
         if len(named) > 1:
@@ -203,7 +196,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
         return {split: found[split] for split in _SPLITS if split in found}
     for file in files:
         if not file.name.lower().startswith("readme"):
-            found[_stem(file)] = file
+            found[_plain(file).stem] = file
     if not found:
         inner = " ".join(sorted(path.name for path in folder.iterdir())[:10])
         raise ValueError(f"{folder}: holds no LETOR file, only {inner or 'nothing'}")
@@ -214,14 +207,6 @@ def _may_be_data(file: Path, words: dict[str, str]) -> bool:
     suffix = _plain(file).suffix
     known = suffix in _DATA_SUFFIXES or suffix[1:].lower() in words
     return file.is_file() and file.name[0] != "." and known
-
-
-def _words(file: Path) -> list[str]:
-    return re.split(r"[^a-z]+", file.name.lower())
-
-
-def _stem(file: Path) -> str:
-    return _plain(file).stem
 
 
 def _plain(file: Path) -> Path:

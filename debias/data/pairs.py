@@ -14,7 +14,7 @@ from debias.data.present import Present, notices
 from debias.data.ranking import RankingData
 from debias.data.roles import Chosen, Columns
 from debias.data.rows import Rows, read_rows
-from debias.data.shown import Batch, listed, matching, shown_batches
+from debias.data.shown import REMEDIES, Batch, listed, matching, shown_batches
 from debias.data.tables import Part, Source, open_parts
 from debias.data.text import near, printable, quoted
 from debias.data.versions import Distinct
@@ -199,11 +199,10 @@ class _Tables:
         new = np.flatnonzero(~self._have[pair])[::-1]  # the first of several stays
         if "label" in batch.arrays:
             values = self._present.matrix(batch, "label")[entries]
-            self._present.check_finite(batch, "label", values, entries, HIGHEST)
+            _check_grades(self._present, batch, values, entries)
             grades = self._table("label", values, pair[new], values[new])
             if not self._first:
-                known = grades[pair]
-                _check_same(self._present, batch, "label", values, known, entries)
+                _check_same(self._present, batch, values, grades[pair], entries)
         values = self._reader.matrix(batch)[entries]
         table = self._table("features", values, pair[new], values[new])
         self._have[pair] = True
@@ -375,10 +374,21 @@ def _inserted(
     return _cut(matrix, len(order))
 
 
+def _check_grades(
+    present: Present, batch: Batch, values: np.ndarray, entries: np.ndarray
+) -> None:
+    """Checks grades (n, C) of the shown items with the indices `entries` (n,)."""
+    wrong = ~((values >= 0) & (values <= HIGHEST))
+    if wrong.any():
+        row, cell = np.argwhere(wrong)[0]
+        what = f"must be a grade in 0..{HIGHEST}, got {values[row, cell]:g}"
+        todo = REMEDIES["label"]
+        raise present.fault(batch, "label", int(entries[row]), int(cell), what, todo)
+
+
 def _check_same(
     present: Present,
     batch: Batch,
-    role: str,
     values: np.ndarray,
     known: np.ndarray,
     entries: np.ndarray,
@@ -391,7 +401,7 @@ def _check_same(
             f"had {known[row, cell]:g} before,"
         )
         todo = "say first_features=True (--first-features) to keep the first"
-        raise present.fault(batch, role, int(entries[row]), int(cell), what, todo)
+        raise present.fault(batch, "label", int(entries[row]), int(cell), what, todo)
 
 
 def ranking_of(pairs: Pairs, known: Known) -> RankingData:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from debias.data.arrays import is_list
-from debias.data.kinds import list_features
 from debias.data.shown import (
     REMEDIES,
     Batch,
@@ -63,16 +62,6 @@ class Present:
         self._width[role, column] = found[0:1].size
         return found
 
-    def names(self, batch: Batch, role: str) -> tuple[str, ...]:
-        """Names of the columns of `matrix`, such as `name[0]` for a column of lists."""
-        names: list[str] = []
-        for column, name in enumerate(batch.chosen[role]):
-            if self.holds(batch, role, column):
-                listed = is_list(batch.arrays[role][column].type)
-                width = self._width[role, column]
-                names += list_features(name, width) if listed else [name]
-        return tuple(names)
-
     def fault(
         self, batch: Batch, role: str, entry: int, cell: int, what: str, todo: str
     ) -> ValueError:
@@ -84,32 +73,6 @@ class Present:
                 return batch.fault(role, entry, place + what, todo, column)
             cell -= width
         raise AssertionError("the cell is beyond the columns")
-
-    def check_finite(
-        self,
-        batch: Batch,
-        role: str,
-        values: np.ndarray,
-        entries: np.ndarray,
-        high: int | None = None,
-    ) -> None:
-        """Checks that values of `matrix` are finite numbers, or grades in 0..high.
-
-        Args:
-            batch, role: The batch and the role of the values, for error messages.
-            values: (n, C) rows of `matrix` to check.
-            entries: (n,) index of the shown item in each row.
-            high: The highest grade; None for features.
-        """
-        fine = np.isfinite(values)
-        if high is not None:
-            fine = (values >= 0) & (values <= high)
-        if not fine.all():
-            row, cell = np.argwhere(~fine)[0]
-            rule = "must be finite" if high is None else f"must be a grade in 0..{high}"
-            what = f"{rule}, got {values[row, cell]:g}"
-            entry = int(entries[row])
-            raise self.fault(batch, role, entry, int(cell), what, REMEDIES[role])
 
     @property
     def empty(self) -> list[_Key]:

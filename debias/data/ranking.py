@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -98,6 +98,11 @@ class RankingData:
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(data, field.name, value)
         return data
+
+    def with_trusted(self, **changed: Any) -> Self:
+        """Returns a copy with other checked arrays, without validation."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.trusted(**{**kept, **changed})
 
     def __repr__(self) -> str:
         return (
@@ -203,15 +208,12 @@ class RankingData:
         # before.
         shift = np.repeat(self.offsets[queries] - offsets[:-1], sizes)
         item = np.arange(offsets[-1]) + shift
-        return self.trusted(
-            self.features[item],
-            None if self.labels is None else self.labels[item],
-            offsets,
-            None if self.qid is None else self.qid[queries],
-            self.max_grade,
-            self.feature_names,
+        return self.with_trusted(
+            features=self.features[item],
+            labels=None if self.labels is None else self.labels[item],
+            offsets=offsets,
+            qid=None if self.qid is None else self.qid[queries],
             item_id=None if self.item_id is None else self.item_id[item],
-            kinds=self.kinds,
         )
 
     def arranged(
@@ -256,36 +258,23 @@ class RankingData:
                 f"{' '.join(self.feature_names)}"
             )
         columns = [self.feature_names.index(name) for name in wanted]
-        return self.trusted(
-            np.ascontiguousarray(self.features[:, columns]),
-            self.labels,
-            self.offsets,
-            self.qid,
-            self.max_grade,
-            wanted,
-            item_id=self.item_id,
-        )
+        features = np.ascontiguousarray(self.features[:, columns])
+        return self.with_trusted(features=features, feature_names=wanted, kinds=None)
 
     def _coded_as(self, kinds: Features) -> Self:
         """The same data, encoded with the vocabularies of `kinds`."""
         if self.kinds == kinds:
             return self
         have = self.kinds or of_kinds.plain(self.feature_names, self.features)
-        return self.trusted(
-            of_kinds.recoded(self.features, have, kinds),
-            self.labels,
-            self.offsets,
-            self.qid,
-            self.max_grade,
-            of_kinds.column_names(kinds),
-            self.item_id,
-            kinds,
+        return self.with_trusted(
+            features=of_kinds.recoded(self.features, have, kinds),
+            feature_names=of_kinds.column_names(kinds),
+            kinds=kinds,
         )
 
     def _check_plain(self, names: Sequence[str] | None) -> None:
         """Raises ValueError unless these features are finite numbers."""
-        place = of_kinds.starts(self.kinds or ())
-        for each in self.kinds or ():
+        for each, block in of_kinds.blocks(self.features, self.kinds or ()):
             if names is not None and each.name not in names:
                 continue
             if each.coded:
@@ -293,7 +282,7 @@ class RankingData:
                     f"the feature {each.name} holds categories, but the model reads it "
                     "as a number; read the items with numbers=NAME"
                 )
-            gone = np.isnan(self.features[:, place[each.name]])
+            gone = np.isnan(block[:, 0])
             if gone.any():
                 raise ValueError(
                     f"the feature {each.name} is missing at item {np.argmax(gone)}, "
@@ -331,13 +320,12 @@ class RankingData:
         """
         from debias.data.ranking_files import Rows, write_rows
 
-        query = np.repeat(np.arange(self.queries), self.sizes)
-        qid = None if self.qid is None else self.qid[query]
+        query = self.query_of_item()
         rows = Rows(
             self.features,
             self.labels,
-            query.astype(np.int32),
-            qid,
+            query,
+            None if self.qid is None else self.qid[query],
             self.max_grade,
             self.feature_names,
             self.kinds,

@@ -95,14 +95,10 @@ class Reading(NamedTuple):
         data = self.data
         _, first = np.unique(self.pair, return_index=True)
         counts = np.bincount(data.query_of_item()[first])
-        fewer = RankingData.trusted(
-            data.features[first],
-            None if data.labels is None else data.labels[first],
-            np.concatenate([[0], np.cumsum(counts)]),
-            data.qid,
-            data.max_grade,
-            data.feature_names,
-            kinds=data.kinds,
+        fewer = data.with_trusted(
+            features=data.features[first],
+            labels=None if data.labels is None else data.labels[first],
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
         )
         item = np.where(self.log.mask, self.pair[self.log.item], -1).astype(np.int32)
         log = replace(self.log, item=item).of_items(fewer)
