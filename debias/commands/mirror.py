@@ -7,12 +7,16 @@ uploaded last.
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debias.commands.screen import called
+
+if TYPE_CHECKING:
+    from debias.data.stores import Remote
 
 _LAST = ("report.json", "manifest.json", "_import.json", "CURRENT")
 _STATE = "fetched.json"
@@ -60,17 +64,16 @@ class _Mirror:
     def fetch(self) -> Path:
         """Updates the copy from the store, and returns its path."""
         from debias.data.records import write_record
-        from debias.data.stores import Remote
 
         known, found = self._known(), {}
         remote = self._remote
         files = [remote] if remote.is_file() else remote.inside(recursive=True)
         for file in files:
-            if isinstance(file, Remote) and file.is_file():
-                key, state = self._key(file), list(file.stat())
-                target = self._target(key)
+            if file.is_file():
+                key = file.path[len(remote.path) :].lstrip("/")
+                state, target = list(file.stat()), self._copy / key
                 if known.get(key) != state or not target.exists():
-                    self._download(file, target)
+                    _download(file, target)
                 found[key] = [*state, target.stat().st_mtime_ns]
         self._home.mkdir(parents=True, exist_ok=True)
         write_record(self._home / _STATE, {k: v[:2] for k, v in found.items()})
@@ -79,8 +82,6 @@ class _Mirror:
 
     def put_back(self) -> None:
         """Writes new and changed files back to the store."""
-        from debias.data.stores import naming_store
-
         if self._copy.is_file():
             files = [self._copy]
         else:
@@ -89,8 +90,9 @@ class _Mirror:
         for path in sorted(files, key=lambda path: (path.name in _LAST, path)):
             key = "" if path == self._copy else path.relative_to(self._copy).as_posix()
             if self._fetched.get(key) != path.stat().st_mtime_ns:
-                with naming_store(self._remote):
-                    self._upload(path, f"{self._remote.path}/{key}".rstrip("/"))
+                target = self._remote / key if key else self._remote
+                with path.open("rb") as source:
+                    target.put(source)
 
     def _known(self) -> dict[str, Any]:
         from debias.data.records import read_record
@@ -100,31 +102,15 @@ class _Mirror:
         except ValueError:
             return {}
 
-    def _key(self, file: Any) -> str:
-        return file.path[len(self._remote.path) :].lstrip("/")
 
-    def _target(self, key: str) -> Path:
-        return self._copy / key if key else self._copy
+def _download(file: "Remote", target: Path) -> None:
+    from debias.data.files import atomic_write
+    from debias.data.stores import naming_store
 
-    def _download(self, file: Any, target: Path) -> None:
-        import shutil
-
-        from debias.data.files import atomic_write
-        from debias.data.stores import naming_store
-
-        with (
-            naming_store(file),
-            file.open() as source,
-            atomic_write(target) as aside,
-            aside.open("wb") as copy,
-        ):
-            shutil.copyfileobj(source, copy, 1 << 20)
-
-    def _upload(self, path: Path, key: str) -> None:
-        import shutil
-
-        with (
-            path.open("rb") as source,
-            self._remote.store.open_output_stream(key, compression=None) as target,
-        ):
-            shutil.copyfileobj(source, target, 1 << 20)
+    with (
+        naming_store(file),
+        file.open() as source,
+        atomic_write(target) as aside,
+        aside.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy, 1 << 20)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -167,21 +167,16 @@ class Remote:
 AnyPath: TypeAlias = Path | Remote
 
 
-class naming_store:
+@contextmanager
+def naming_store(place: "Remote | str") -> Iterator[None]:
     """Context manager that adds the URL and advice to the errors of a store."""
-
-    def __init__(self, place: "Remote | str") -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if not isinstance(error, OSError | pa.ArrowException):
-            return
-        refusal = refused(str(self._place), error)
-        if refusal is not None:
-            raise refusal from error
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        refusal = refused(str(place), error)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 def refused(url: str, error: Exception) -> OSError | None:
