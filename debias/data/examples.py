@@ -6,7 +6,6 @@ loaded only when a TFRecord file is read or written.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ _KINDS = {
 }
 
 
-def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
-    """Yields the records of a TFRecord file as tensors of up to `rows` records.
+def records(path: str | Path) -> Iterator[Any]:
+    """Yields the records of a TFRecord file as tensors of several records.
 
     The file may be plain or compressed (.gz).
 
@@ -38,16 +37,8 @@ def records(path: str | Path, rows: int = _ROWS) -> Iterator[Any]:
     import tensorflow as tf
 
     packed = "GZIP" if Path(path).suffix == ".gz" else ""
-    with _naming(path):
-        yield from tf.data.TFRecordDataset(str(path), packed).batch(rows)
-
-
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    import tensorflow as tf
-
     try:
-        yield
+        yield from tf.data.TFRecordDataset(str(path), packed).batch(_ROWS)
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         text = printable(error.message.partition(" [")[0])
         raise ValueError(
@@ -173,12 +164,9 @@ def write_examples(table: pa.Table, path: str | Path) -> None:
     >>> [(field.name, str(field.type)) for field in schema_of(path)]
     [('item', 'int64'), ('time', 'float'), ('user', 'binary')]
     """
-    columns = {}
-    for name in table.column_names:
-        array = plain(table.column(name).combine_chunks())
-        columns[name] = _values(array)
-    rows = zip(*columns.values(), strict=True)
-    write_records((_example(columns, row).SerializeToString() for row in rows), path)
+    columns = [_values(plain(each.combine_chunks())) for each in table.columns]
+    made = (_example(table.column_names, row) for row in zip(*columns, strict=True))
+    write_records((each.SerializeToString() for each in made), path)
 
 
 def write_records(raw: Iterator[bytes], path: str | Path) -> None:
@@ -215,7 +203,7 @@ def _values_of(cell: pa.Scalar) -> list[Any]:
     return [value for value in _values(plain(cell.values)) if value is not None]
 
 
-def _example(names: Sequence[str] | dict[str, Any], row: Sequence[Any]) -> Any:
+def _example(names: Sequence[str], row: Sequence[Any]) -> Any:
     import tensorflow as tf
 
     features = {

@@ -200,10 +200,9 @@ def _numbers(column: pa.Array) -> pa.Array:
     """Casts text to floats if all values are numbers and any is not a whole number."""
     if not pa.types.is_string(column.type):
         return column
-    for kind, made in ((pa.int64(), column), (pa.float64(), None)):
-        try:
-            cast = column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-        return cast if made is None else made
+    with suppress(pa.ArrowInvalid):
+        column.cast(pa.int64())
+        return column
+    with suppress(pa.ArrowInvalid):
+        return column.cast(pa.float64())
     return column

@@ -188,19 +188,15 @@ def _read_text(part: Part, columns: Sequence[str], numbers: Collection[str]) -> 
         yield batch, share
 
 
-def read_names(kind: pa.Schema | pa.DataType) -> None:
+def read_names(fields: Iterable[pa.Field]) -> None:
     """Decodes the names of all columns, including fields within structs and lists.
 
     Raises:
         UnicodeError: A name is not UTF-8.
     """
-    if isinstance(kind, pa.DataType):
-        kinds = [kind.field(number) for number in range(kind.num_fields)]
-    else:
-        kinds = [kind.field(number) for number in range(len(kind))]
-    for field in kinds:
+    for field in fields:
         _ = field.name
-        read_names(field.type)
+        read_names(map(field.type.field, range(field.type.num_fields)))
 
 
 def check_names(file: str, names: Sequence[str]) -> None:
@@ -433,7 +429,7 @@ def _of_feather(path: AnyPath) -> Part:
     def read(columns: Sequence[str], numbers: Collection[str]) -> Batches:
         seen = 0
         try:
-            with ipc.open_file(_mapped(path)) as file:
+            with ipc.open_file(readable(path)) as file:
                 for number in range(file.num_record_batches):
                     whole = file.get_batch(number)
                     whole = whole.select(_tops(whole.schema.names, columns))
@@ -446,16 +442,12 @@ def _of_feather(path: AnyPath) -> Part:
             raise broken(path, "Feather", error, seen) from error
 
     try:
-        with ipc.open_file(_mapped(path)) as file:
+        with ipc.open_file(readable(path)) as file:
             schema = file.schema
             read_names(schema)
     except DAMAGED as error:
         raise broken(path, "Feather", error) from error
     return Part(str(path), schema, read, path)
-
-
-def _mapped(path: AnyPath) -> Any:
-    return readable(path) if isinstance(path, Remote) else str(path)
 
 
 def broken(path: AnyPath, kind: str, error: Exception, seen: int = 0) -> Exception:
@@ -549,15 +541,15 @@ def _of_json(path: AnyPath) -> Part:
         some = pruned(schema, columns)
         for place, mode in odd.items():
             some = with_text(some, place) if mode == "text" else some
-        fields = [
-            pa.field(n, _as_float(some.field(n).type))
-            if n in numbers
-            # If the first rows leave a value out, its type is text, which fits all
-            # values.
-            else pa.field(n, _known(some.field(n).type))
-            for n in some.names
-        ]
-        wanted = pa.schema(fields)
+        # If the first rows leave a value out, its type is text, which fits all values.
+        wanted = pa.schema(
+            field.with_type(
+                _as_float(field.type)
+                if field.name in numbers
+                else _as_text(field.type, pa.types.is_null)
+            )
+            for field in some
+        )
         try:
             for batch, share in _blocks(path, lambda: opened(wanted)):
                 yield batch.select(wanted.names), share
@@ -581,7 +573,9 @@ def _of_json(path: AnyPath) -> Part:
                 odd.update(dict.fromkeys(beyond(stream, str(path)), "text"))
             schema = opened(None).schema if odd else schema
         schema = _sampled(path, schema) if lines else schema
-        schema = pa.schema([f.with_type(_untimed(f.type)) for f in schema])
+        # Times become text, because later rows may not be times.
+        plain = (f.with_type(_as_text(f.type, pa.types.is_timestamp)) for f in schema)
+        schema = pa.schema(plain)
         read_names(schema)
     except DAMAGED as error:
         raise _fault(path, error) from error
@@ -618,13 +612,13 @@ def _sampled(path: AnyPath, schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def _untimed(kind: pa.DataType) -> pa.DataType:
-    """Times become text, because later rows may not be times."""
+def _as_text(kind: pa.DataType, some: Callable[[pa.DataType], bool]) -> pa.DataType:
+    """Values of some types become text, also within lists and structs."""
     if pa.types.is_list(kind):
-        return pa.list_(_untimed(kind.value_type))
+        return pa.list_(_as_text(kind.value_type, some))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _untimed(field.type)) for field in kind])
-    return pa.string() if pa.types.is_timestamp(kind) else kind
+        return pa.struct([(field.name, _as_text(field.type, some)) for field in kind])
+    return pa.string() if some(kind) else kind
 
 
 def _as_float(kind: pa.DataType) -> pa.DataType:
@@ -632,14 +626,6 @@ def _as_float(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind):
         return pa.list_(_as_float(kind.value_type))
     return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
-
-
-def _known(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind):
-        return pa.list_(_known(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _known(field.type)) for field in kind])
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _blocks(path: AnyPath, opened: Callable[[], pa.RecordBatchReader]) -> Batches:
@@ -730,8 +716,7 @@ def _odd_value(path: AnyPath, kind: str, value: str, seen: int) -> ValueError:
 
 def _lines(path: AnyPath) -> io.BufferedReader:
     """Opens a text, decompressed, for reading by line."""
-    source = _unpacked(path) if isinstance(path, Remote) else str(path)
-    return io.BufferedReader(pa.input_stream(source))
+    return io.BufferedReader(pa.input_stream(_unpacked(path)))
 
 
 def _no_utf8(path: AnyPath) -> ValueError:

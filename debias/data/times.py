@@ -18,21 +18,9 @@ _CALLED = {
     "ns": "nanoseconds",
 }
 _RULE = "must be a time such as 2024-05-01 12:00:00Z or a number since 1970"
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun"]
+_MONTHS += ["Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 # The basic format, and extended forms that Arrow cannot parse.
-_MONTHS = [
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-]
 _FORMS = (
     (r"^\s+|\s+$", ""),
     *(  # Mar 1, 2026 @ 10:00:01.003, as in exports from search dashboards
