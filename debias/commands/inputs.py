@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from debias.commands.mirror import local
-from debias.commands.screen import messages, naming_urls, say, silenced
+from debias.commands.screen import messages, naming_urls, say, share_bar, silenced
 
 if TYPE_CHECKING:
     from debias.data import ClickLog, RankingData
@@ -305,7 +305,6 @@ class Found(NamedTuple):
         return opened
 
     def _own(self) -> Opened:
-        from debias.commands.screen import share_bar
         from debias.data import ClickLog
         from debias.data.log import TRUTH
         from debias.data.log_files import shards
@@ -372,10 +371,9 @@ def look(source: Source, memory: float) -> Found:
     )
     if not own:
         return Found(source, False, None)
-    stream = Stream(source.log)
     own_names = (*COLUMNS, *noted_others(schema))
     kept = tuple(n for n in own_names if n in schema.names and n not in TRUTH)
-    stream = replace(stream, columns=kept)
+    stream = Stream(source.log, kept)
     first = next(stream.group(0))
     bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
     too_large = stream.total * bytes_each > memory * 1e9
@@ -417,7 +415,6 @@ def _read_table(
     source: Source, devices: Sequence[str] | None, scales: "Scales | None"
 ) -> Opened:
     """Reads a log in a foreign format, with a progress bar."""
-    from debias.commands.screen import say, share_bar
     from debias.data.read_log import Columns, read_log
 
     with share_bar("reading") as progress:
@@ -467,7 +464,7 @@ def check_usable(summary: "Summary", name: str) -> None:
     if summary.problems:
         problems = "; ".join(summary.problems)
         raise ValueError(f"{name}: cannot be learned from: {problems}")
-    for warning in getattr(summary, "warnings", ()):
+    for warning in summary.warnings:
         say(f"warning: {name}: {warning}", err=True)
 
 

@@ -369,9 +369,10 @@ class ClickLog:
         """
         from debias.data.log_files import noted_items, open_columns, shards
 
+        found = shards(path)
         return cls.trusted(
-            items_fingerprint=noted_items(shards(path)[0].schema),
-            **open_columns(path, columns, memory, cache),
+            items_fingerprint=noted_items(found[0].schema),
+            **open_columns(found, columns, memory, cache),
         )
 
 

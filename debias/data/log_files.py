@@ -258,7 +258,7 @@ def longest_list(found: Sequence[Shard]) -> int:
         kind = shard.schema.field(index).type
         if pa.types.is_fixed_size_list(kind):
             longest = max(longest, kind.list_size)
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        elif is_list(kind):
             try:
                 with _open(shard.path, shard.footer) as file:
                     for batch in file.iter_batches(BATCH, columns=["item"]):
@@ -315,23 +315,24 @@ def read_group(
 
 
 def read_pieces(
-    path: str | Path, sessions: int = BATCH, columns: Sequence[str] | None = None
+    found: Sequence[Shard],
+    list_size: int,
+    sessions: int,
+    columns: Sequence[str] | None,
 ) -> Iterator[Arrays]:
     """Reads a log in order, in validated pieces (see `debias.data.read_batches`)."""
     if sessions < 1:
         raise ValueError(f"sessions must be at least 1, got {sessions}")
-    found = shards(path)
-    list_size = longest_list(found)
     for shard in found:
         for group in range(shard.footer.num_row_groups):
             yield from read_group(shard, group, sessions, columns, list_size)
 
 
 def open_columns(
-    path: str | Path,
-    columns: Sequence[str] | None = None,
-    memory: int = 2 << 30,
-    cache: str | Path | None = None,
+    found: Sequence[Shard],
+    columns: Sequence[str] | None,
+    memory: int,
+    cache: str | Path | None,
 ) -> Arrays:
     """Opens a whole log in memory, or memory-mapped (see `ClickLog.open`).
 
@@ -339,12 +340,11 @@ def open_columns(
     Parquet file cannot be memory-mapped. Instead, a decoded copy of the log is
     memory-mapped.
     """
-    found = shards(path)
     list_size = longest_list(found)
     total = sum(shard.sessions for shard in found)
     shapes = _shapes(found[0], columns, list_size, total)
     roles = noted_others(found[0].schema)
-    pieces = partial(read_pieces, path, columns=columns)
+    pieces = partial(read_pieces, found, list_size, BATCH, columns)
     kinds = {name: np.dtype(_spec(name, roles).dtype) for name in shapes}
     sizes = (math.prod(s) * kinds[name].itemsize for name, s in shapes.items())
     if sum(sizes) <= memory:
@@ -446,8 +446,7 @@ def _shard(path: AnyPath) -> Shard:
     if min(sizes, default=0) < 1 or sum(sizes) != found.sessions:
         raise ValueError(
             f"{path}: is damaged: it has {found.sessions} sessions in groups of "
-            f"{sizes}; copy it "
-            "again"
+            f"{sizes}; copy it again"
         )
     return found
 

@@ -80,30 +80,34 @@ class Stream:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise ValueError(f"window must be at least 1, got {self.window}")
-        self.groups  # noqa: B018  what is wrong with the files is said at once
+        self.shards  # noqa: B018  what is wrong with the files is said at once
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The files, sorted by name."""
+        return shards(self.path)
 
     @cached_property
     def groups(self) -> list[tuple[Shard, int]]:
         """The row groups of all shards, in order."""
-        found = shards(self.path)
-        return [(s, group) for s in found for group in range(s.footer.num_row_groups)]
+        return [(s, n) for s in self.shards for n in range(s.footer.num_row_groups)]
 
     @cached_property
     def list_size(self) -> int:
         """Number of cells in a session."""
-        return longest_list([shard for shard, group in self.groups if group == 0])
+        return longest_list(self.shards)
 
     @property
     def others(self) -> dict[str, str]:
         """Roles of the columns to read that are not in `COLUMNS`."""
-        found = noted_others(self.groups[0][0].schema)
+        found = noted_others(self.shards[0].schema)
         wanted = found if self.columns is None else self.columns
         return {name: role for name, role in found.items() if name in wanted}
 
     @property
     def items_fingerprint(self) -> str | None:
         """The fingerprint of the items, from the first file (see `ClickLog`)."""
-        return noted_items(self.groups[0][0].schema)
+        return noted_items(self.shards[0].schema)
 
     def check(self, data: RankingData) -> Self:
         """Checks that the log belongs to the ranking data, without reading sessions.
@@ -120,7 +124,7 @@ class Stream:
     @property
     def total(self) -> int:
         """Number of sessions in the files, including sessions that `keep` excludes."""
-        return sum(shard.sessions for shard, group in self.groups if group == 0)
+        return sum(shard.sessions for shard in self.shards)
 
     def __len__(self) -> int:
         """Approximate number of sessions that `keep` selects, from `share`."""
@@ -178,9 +182,7 @@ class Stream:
         """
         if self.keep is not None:
             raise ValueError("reading file by file needs all sessions of a log")
-        return [
-            replace(self, path=shard.path) for shard, group in self.groups if group == 0
-        ]
+        return [replace(self, path=shard.path) for shard in self.shards]
 
     def over(
         self,
@@ -243,7 +245,7 @@ class Stream:
 
     def _lowest(self, most: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Rows of each file for `sample`: the rows with the lowest random numbers."""
-        ends = np.cumsum([s.sessions for s, group in self.groups if group == 0])
+        ends = np.cumsum([shard.sessions for shard in self.shards])
         row, chance, start = np.empty(0, np.int64), np.empty(0), 0
         for end in ends:
             row = np.append(row, np.arange(start, end))
@@ -287,8 +289,9 @@ def read_batches(
             or a value is not allowed by `ClickLog`. The message names the file and the
             row in the file.
     """
-    items = noted_items(shards(path)[0].schema)
-    for piece in read_pieces(path, sessions, columns):
+    found = shards(path)
+    items = noted_items(found[0].schema)
+    for piece in read_pieces(found, longest_list(found), sessions, columns):
         yield ClickLog.trusted(items_fingerprint=items, **piece)
 
 
