@@ -15,6 +15,16 @@ def is_list(kind: pa.DataType) -> bool:
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
+def list_sizes(array: pa.Array) -> np.ndarray:
+    """(n,) int64 lengths of lists, 0 for NULL."""
+    return pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
+
+
+def gaps_in(array: pa.Array) -> np.ndarray:
+    """(n,) bool, True for NULL."""
+    return array.is_null().to_numpy(zero_copy_only=False)
+
+
 def plain(array: pa.Array) -> pa.Array:
     """Converts an array to a basic Arrow type, with the same values.
 
@@ -32,8 +42,7 @@ def plain(array: pa.Array) -> pa.Array:
     if pa.types.is_run_end_encoded(kind):
         return plain(pc.run_end_decode(array))
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        size = pc.list_value_length(array).fill_null(0).to_numpy()
-        ends = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
+        ends = np.concatenate([[0], np.cumsum(list_sizes(array))]).astype(np.int32)
         return pa.ListArray.from_arrays(
             pa.array(ends), pc.list_flatten(array), mask=array.is_null()
         )
@@ -109,6 +118,14 @@ def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
         pieces = pieces or [pa.nulls(0, column.type)]
         column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
     return plain(column)
+
+
+def name_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 codes of names by first appearance, -1 for NULL."""
+    coded = column.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    return coded.indices.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def first_no_text(array: pa.Array) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, is_list, plain, value_at
+from debias.data.arrays import first_fault, is_list, list_sizes, plain, value_at
 from debias.data.kinds import (
     FIRST,
     MISSING,
@@ -104,9 +104,8 @@ def _kind(part: Part, column: str, listed: bool) -> str:
         return "boolean"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "date"
-    if any(getattr(pa.types, f"is_{t}")(kind) for t in ("integer", "floating")):
-        return "number"
-    if pa.types.is_decimal(kind):
+    tests = ("integer", "floating", "decimal")
+    if any(getattr(pa.types, f"is_{test}")(kind) for test in tests):
         return "number"
     raise ValueError(
         f"{part.name}: column {printable(column)} (features) holds {kind}, which "
@@ -272,8 +271,7 @@ class Reader:
             self._widths[name] = max(self._widths.get(name, 0), 1)
             return found
         flat = self._code(batch, place, name, plain(pc.list_flatten(array)))
-        size = pc.list_value_length(array).fill_null(0).to_numpy()
-        self._note_beyond(batch, name, flat, size)
+        self._note_beyond(batch, name, flat, list_sizes(array))
         found, longest, cut = spread(array, flat)
         self._widths[name] = max(self._widths.get(name, 0), longest)
         if cut:
@@ -362,7 +360,7 @@ def spread(array: pa.Array, flat: np.ndarray) -> tuple[np.ndarray, int, int]:
     >>> spread(pa.array([["a"], None, ["b", "a"]]), np.array([2, 3, 2]))[0][2, :3]
     array([3., 2., 0.], dtype=float32)
     """
-    size = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
+    size = list_sizes(array)
     at = np.repeat(np.arange(len(size)), size)
     number = np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size)
     kept = number < LONGEST

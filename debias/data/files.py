@@ -43,17 +43,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['a.txt']
     """
-    path = Path(path)
-    with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside, lock = _held_part(path, _new_file)
-        try:
-            yield aside
-            aside.chmod(0o666 & ~_umask())  # mkstemp made it private
-            aside.replace(path)
-        finally:
-            os.close(lock)
-            aside.unlink(missing_ok=True)
+    with _renamed(Path(path), _new_file, 0o666) as aside:
+        yield aside
 
 
 @contextmanager
@@ -70,16 +61,28 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path}: exists and is not an empty folder")
+    with _renamed(path, _new_folder, 0o777) as aside:
+        yield aside
+
+
+@contextmanager
+def _renamed(
+    path: Path, new: Callable[[Path], tuple[Path, int]], mode: int
+) -> Iterator[Path]:
+    """Creates a temporary file or folder, and renames it at the end of the block."""
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside, lock = _held_part(path, _new_folder)
+        aside, lock = _held_part(path, new)
         try:
             yield aside
-            aside.chmod(0o777 & ~_umask())
+            aside.chmod(mode & ~_umask())  # `tempfile` made it private
             aside.replace(path)
         finally:
             os.close(lock)
-            shutil.rmtree(aside, ignore_errors=True)
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.unlink(missing_ok=True)
 
 
 @contextmanager

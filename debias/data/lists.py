@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from debias.data.arrays import gaps_in, list_sizes
+
 
 class Filled(NamedTuple):
     """Values with filled gaps, and a mask of the gaps (None if there are no gaps)."""
@@ -51,7 +53,7 @@ def filled(column: pa.ChunkedArray | pa.Array, fill: float) -> Filled:
         raise ValueError(f"must be numbers, got {kind}")
     if array.null_count == 0:
         return Filled(array.to_numpy(zero_copy_only=False), None)
-    gaps = array.is_null().to_numpy(zero_copy_only=False)
+    gaps = gaps_in(array)
     values = array.drop_null().to_numpy(zero_copy_only=False)
     return Filled(_spread(values, ~gaps, fill), gaps)
 
@@ -90,8 +92,7 @@ def rectangle(
         return Filled(
             values.reshape(shape), None if gaps is None else gaps.reshape(shape)
         )
-    length = pc.list_value_length(array).fill_null(0).to_numpy()
-    inside = np.arange(list_size) < length[:, None]
+    inside = np.arange(list_size) < list_sizes(array)[:, None]
     flat, flat_gaps = filled(pc.list_flatten(array), fill)  # NULL lists have no entries
     gaps = ~inside
     if flat_gaps is not None:

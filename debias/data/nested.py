@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import is_list, plain
+from debias.data.arrays import is_list, list_sizes, plain
 from debias.data.text import near, printable
 
 _WRAP = "_source"  # dumps of search engines wrap documents in this field
@@ -176,11 +176,6 @@ def _within(array: pa.Array, path: Sequence[str]) -> pa.Array:
         gaps = array.is_null() if array.null_count else None
         return pa.ListArray.from_arrays(pa.array(ends), inner, mask=gaps)
     return _within(pc.struct_field(array, path[0]), path[1:])
-
-
-def list_sizes(array: pa.Array) -> np.ndarray:
-    """(n,) int64 lengths of lists, 0 for NULL."""
-    return pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
 
 
 def first_there(arrays: Sequence[pa.Array]) -> pa.Array:

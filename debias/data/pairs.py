@@ -146,7 +146,7 @@ def read_known(
     kinds = kinds_of(
         parts,
         chosen["features"],
-        listed(parts[0], dict(chosen)),
+        listed(parts[0], chosen),
         chosen.get("categories", ()),
         asked,
     )
@@ -183,7 +183,7 @@ class _Tables:
     ) -> None:
         start = 0
         roles = ("item", "features", "label", "categories")
-        for batch, share in shown_batches(parts, dict(chosen), roles):
+        for batch, share in shown_batches(parts, chosen, roles):
             self._batch = self._batch or batch._replace(arrays={})
             stop = start + len(batch.arrays["item"][0])
             self._add(batch, number[start:stop], start)

@@ -78,7 +78,7 @@ def read_rows(
             the column and the row.
     """
     roles = [role for role in chosen if role not in LATER]
-    rows_are_lists = listed(parts[0], dict(chosen))
+    rows_are_lists = listed(parts[0], chosen)
     kinds = {
         role: kinds_of(parts, chosen[role], rows_are_lists)
         for role in MANY
@@ -87,7 +87,7 @@ def read_rows(
     while True:
         collected = _Collected({r: Reader(k, (), r) for r, k in kinds.items()})
         try:
-            for batch, share in shown_batches(parts, dict(chosen), roles):
+            for batch, share in shown_batches(parts, chosen, roles):
                 collected.add(batch)
                 progress(share)
             return collected.rows()

@@ -17,7 +17,9 @@ from debias.data.arrays import (
     bytes_of,
     first_fault,
     first_no_text,
+    gaps_in,
     is_list,
+    list_sizes,
     plain,
     value_at,
     whole,
@@ -113,7 +115,7 @@ class Batch(NamedTuple):
     start: int
     arrays: dict[str, list[pa.Array]]
     at: np.ndarray | None
-    chosen: dict[str, tuple[str, ...]]
+    chosen: Mapping[str, tuple[str, ...]]
 
     def fault(
         self, role: str, entry: int, what: str, todo: str = "", column: int = 0
@@ -132,11 +134,11 @@ class Batch(NamedTuple):
 
     def padding(self) -> np.ndarray | None:
         """(n,) bool, True for entries without an item; None if all have an item."""
-        return None if self.at is None else is_padding(self.arrays["item"][0])
+        return None if self.at is None else gaps_in(self.arrays["item"][0])
 
 
 def shown_batches(
-    parts: Sequence[Part], chosen: dict[str, tuple[str, ...]], roles: Sequence[str]
+    parts: Sequence[Part], chosen: Mapping[str, tuple[str, ...]], roles: Sequence[str]
 ) -> Iterator[tuple[Batch, float]]:
     """Yields batches with the columns of `roles`, and the share read so far."""
     roles = [role for role in roles if role in chosen]
@@ -178,7 +180,7 @@ def exploded(batch: Batch) -> Batch:
             length.
     """
     item = batch.arrays["item"][0]
-    size = pc.list_value_length(item).fill_null(0).to_numpy().astype(np.int64)
+    size = list_sizes(item)
     if size.size and size.min() == 0:
         row = int(np.argmin(size))
         raise batch.fault("item", row, "shows no item", "remove the session")
@@ -215,17 +217,12 @@ def _flat(
     if not is_list(column.type):
         what = f"must hold lists, as the items do, got {column.type}"
         raise batch.fault(role, 0, what, "write one list per session", number)
-    length = pc.list_value_length(column).fill_null(0).to_numpy()
+    length = list_sizes(column)
     if (length != size).any():
         row = int(np.argmax(length != size))
         what = f"has {length[row]} entries for {size[row]} items"
         raise batch.fault(role, row, what, "write one entry for each item", number)
     return pc.list_flatten(column)
-
-
-def is_padding(item: pa.Array) -> np.ndarray:
-    """(n,) bool, True for entries of a list that hold no item."""
-    return item.is_null().to_numpy(zero_copy_only=False)
 
 
 # Values
@@ -239,7 +236,7 @@ def is_empty(batch: Batch, role: str, column: int = 0) -> bool | None:
     shown = None if role not in _OF_ITEM else batch.padding()
     if shown is None:
         return array.null_count == len(array) if len(array) else None
-    some = array.is_null().to_numpy(zero_copy_only=False)[~shown]
+    some = gaps_in(array)[~shown]
     return bool(some.all()) if len(some) else None
 
 
@@ -259,7 +256,7 @@ def names_of(batch: Batch, role: str, array: pa.Array) -> pa.Array:
         array = _cast(batch, role, array, pa.string(), rule, "is it the right column?")
     padding = role == "item" and batch.at is not None
     if array.null_count and not padding and role not in ("user", "device"):
-        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        entry = int(np.argmax(gaps_in(array)))
         raise batch.fault(role, entry, "is NULL", REMEDIES[role])
     return array
 
@@ -304,7 +301,7 @@ def numbers_of(
     if padding is not None:
         array = pc.if_else(pa.array(padding), pa.scalar(0, rule.cast), array)
     if array.null_count:
-        entry = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+        entry = int(np.argmax(gaps_in(array)))
         what = f"{rule.words}, got NULL"
         raise batch.fault(role, entry, what, REMEDIES[role], column)
     values = array.to_numpy()
@@ -339,7 +336,7 @@ def _lists_of_numbers(
 ) -> np.ndarray:
     array = batch.arrays[role][column]
     if width is not None:
-        length = pc.list_value_length(array).fill_null(0).to_numpy()
+        length = list_sizes(array)
         if length.size and length.max() > width:
             entry = int(np.argmax(length > width))
             what = f"has {length[entry]} numbers where the rows before have {width}"
@@ -352,7 +349,7 @@ def _lists_of_numbers(
     if gaps is not None and padding is not None:
         gaps = gaps & ~padding[:, None]
     if gaps is not None and role == "features":  # a value is missing in a list
-        length = pc.list_value_length(array).fill_null(0).to_numpy()
+        length = list_sizes(array)
         gaps = gaps & ((length > 0) & (length < values.shape[1]))[:, None]
     if gaps is not None and gaps.any():
         entry, number = np.argwhere(gaps)[0]

@@ -139,10 +139,8 @@ def open_parts(source: Source) -> list[Part]:
     if in_memory(source):
         parts = [_of_memory(source)]
     else:
-        paths = files_of(source)
-        parts = _partitioned(
-            [(path, _OPEN[kind_of(path)](path)) for path in paths], source
-        )
+        found = [_OPEN[kind_of(path)](path) for path in files_of(source)]
+        parts = _partitioned(found, source)
     for part in parts:
         check_names(part.name, part.schema.names)
     return [part._replace(read=partial(_read_text, part)) for part in parts]
@@ -314,7 +312,7 @@ def _within(folder: AnyPath) -> list[AnyPath]:
     return parts
 
 
-def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Part]:
+def _partitioned(parts: Sequence[Part], source: Any) -> list[Part]:
     """Adds the columns that folder names define, such as NAME=VALUE.
 
     Only folders below the requested folder count. The column is added only if it is in
@@ -327,18 +325,18 @@ def _partitioned(found: Sequence[tuple[AnyPath, Part]], source: Any) -> list[Par
     whole = [re.split(r"[*?\[]", name) for name in named]
     roots = [w[0].rpartition("/")[0] if len(w) > 1 else w[0] for w in whole]
     values = []
-    for path, _ in found:
-        root = max((r for r in roots if str(path).startswith(r)), key=len, default="")
-        below = str(path)[len(root) :].split("/")[:-1]
-        pairs = (part.partition("=") for part in below)
+    for part in parts:
+        root = max((r for r in roots if part.name.startswith(r)), key=len, default="")
+        below = part.name[len(root) :].split("/")[:-1]
+        pairs = (each.partition("=") for each in below)
         values.append(
             {name: unquote(v) for name, equals, v in pairs if equals and name}
         )
     names = [n for n in values[0] if all(n in each for each in values)]
-    names = [n for n in names if not any(n in p.schema.names for _, p in found)]
+    names = [n for n in names if not any(n in p.schema.names for p in parts)]
     return [
         _with_columns(part, {name: each[name] for name in names}) if names else part
-        for (_, part), each in zip(found, values, strict=True)
+        for part, each in zip(parts, values, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, value_at
+from debias.data.arrays import first_fault, gaps_in, value_at
 from debias.data.shown import REMEDIES, Batch, known_as
 
 ROLE = "timestamp"
@@ -94,7 +94,7 @@ class Times:
         return np.where(counts.to_numpy(zero_copy_only=False), since, times)
 
     def _since_1970(self, batch: Batch, array: pa.Array) -> np.ndarray:
-        gaps = array.is_null().to_numpy(zero_copy_only=False)
+        gaps = gaps_in(array)
         values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
         if values.dtype.kind == "f":
             gaps = gaps | np.isnan(values)

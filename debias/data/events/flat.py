@@ -3,21 +3,29 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, is_list, plain, value_at, whole
+from debias.data.arrays import (
+    first_fault,
+    gaps_in,
+    is_list,
+    list_sizes,
+    plain,
+    value_at,
+    whole,
+)
 from debias.data.events.roles import EventColumns, tracker_of
-from debias.data.nested import first_there, list_sizes, near_path, resolved, value_of
+from debias.data.nested import first_there, near_path, resolved, value_of
 from debias.data.shown import Batch
 from debias.data.tables import Part
 from debias.data.text import near, printable
 from debias.data.times import Times
 
-# Kinds of rows. Kinds from FIRST_TARGET on are further targets.
+# Kinds of rows. Kinds from CLICK on are actions, and from FIRST_TARGET on targets.
 QUERY, IMPRESSION, SHOWN, CLICK, FIRST_TARGET = -1, 0, 1, 2, 3
 _IGNORED, _BLANK = -3, -2
 NO_TIME = np.iinfo(np.int64).min
@@ -26,7 +34,21 @@ NAMES = ("key", "item", "query", "user", "device", "id")
 
 
 @dataclass
-class Found:
+class First:
+    """The first row of each kind of count or fault."""
+
+    first: dict[str, int] = field(default_factory=dict)
+
+    def note(self, what: str, rows: np.ndarray) -> int:
+        """Records the first of the rows, and returns the number of rows."""
+        if len(rows):
+            least = int(rows.min())
+            self.first[what] = min(least, self.first.get(what, least))
+        return len(rows)
+
+
+@dataclass
+class Found(First):
     """Counts of the events in one file of the source.
 
     The counts of several files can be added.
@@ -46,7 +68,6 @@ class Found:
         unplaced: Number of impressions at a position below 0.
         zeros, ones: Number of impressions at position 0, and at position 1.
         listed: Whether any event has a list of items.
-        first: First row with each kind of fault.
         notices: Messages for the user about how values were interpreted.
     """
 
@@ -63,26 +84,10 @@ class Found:
     zeros: int = 0
     ones: int = 0
     listed: bool = False
-    first: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def note(self, what: str, rows: np.ndarray) -> None:
-        """Records the first row that has a fault."""
-        if len(rows):
-            least = int(rows.min())
-            self.first[what] = min(least, self.first.get(what, least))
 
-
-class Paths(NamedTuple):
-    """The columns of one file of the source, by role."""
-
-    of: dict[str, tuple[str, ...]]
-
-    def every(self) -> list[str]:
-        return list(dict.fromkeys(path for paths in self.of.values() for path in paths))
-
-    def __contains__(self, role: object) -> bool:
-        return role in self.of
+Paths: TypeAlias = dict[str, tuple[str, ...]]  # columns of one file, by role
 
 
 def paths_in(part: Part, columns: EventColumns) -> Paths:
@@ -96,7 +101,7 @@ def paths_in(part: Part, columns: EventColumns) -> Paths:
         there = tuple(path for path in some if path is not None)
         if there and (role != "session" or len(there) == len(names)):
             found[role] = there
-    return Paths(found)
+    return found
 
 
 def check_columns(
@@ -143,7 +148,7 @@ def _check_not_queries(
 ) -> None:
     """Raises ValueError if a part has queries but no events."""
     for part, each in zip(parts, paths, strict=True):
-        asked = [path for role in ("query", "shown") for path in each.of.get(role, ())]
+        asked = [path for role in ("query", "shown") for path in each.get(role, ())]
         if asked and "item" not in each:
             raise ValueError(
                 f"{part.name}: holds queries ({printable(', '.join(asked))}) but no "
@@ -210,7 +215,8 @@ class Flattener:
                 file, the column and the row.
         """
         start = 0
-        for rows, share in self._part.read(self._paths.every(), ()):
+        every = {path: None for paths in self._paths.values() for path in paths}
+        for rows, share in self._part.read(list(every), ()):
             names, columns = rows.schema.names, map(plain, rows.columns)
             rows = pa.RecordBatch.from_arrays(list(columns), names=names)
             for flat in self._flat(rows, start):
@@ -231,7 +237,7 @@ class Flattener:
         """(n,) kind of each row. Also counts the events by name."""
         if "event" not in self._paths:
             return np.full(len(rows), QUERY, np.int8)
-        event = value_of(rows, self._paths.of["event"][0])
+        event = value_of(rows, self._paths["event"][0])
         if is_list(event.type) or pa.types.is_struct(event.type):
             what = f"must name an event, got {event.type}"
             raise self._fault("event", None, 0, what, "say -c event=NAME")
@@ -246,7 +252,7 @@ class Flattener:
         if counts[-1]:
             blank = kind == QUERY
             for role in ("query", "shown", "session"):
-                for path in self._paths.of.get(role, ()):
+                for path in self._paths.get(role, ()):
                     there = value_of(rows, path).is_valid()
                     blank &= ~there.to_numpy(zero_copy_only=False)
             kind[blank] = _BLANK
@@ -277,7 +283,7 @@ class Flattener:
         assert item is not None
         position = None if kind[0] == SHOWN else self._first(rows, "position")
         keep = {}
-        for path in self._paths.of.get("keep", ()) if kind[0] != SHOWN else ():
+        for path in self._paths.get("keep", ()) if kind[0] != SHOWN else ():
             keep[path.rpartition(".")[2]] = value_of(rows, path)
         at = None
         if is_list(item.type):
@@ -311,8 +317,8 @@ class Flattener:
             kind, origin = kind[at], origin[at]
         item = self._as_names(item, "item", origin)
         place = self._places(position, origin, kind)
-        no_key = columns["key"].is_null().to_numpy(zero_copy_only=False)
-        no_item = item.is_null().to_numpy(zero_copy_only=False) & (kind != QUERY)
+        no_key = gaps_in(columns["key"])
+        no_item = gaps_in(item) & (kind != QUERY)
         self.found.without_session += int((no_key & (kind >= 0)).sum())
         self.found.note("without_session", origin[no_key & (kind >= 0)])
         self._note_without_item(no_item & ~no_key & (kind != SHOWN), kind, origin)
@@ -339,7 +345,7 @@ class Flattener:
     def _first(self, rows: pa.RecordBatch, role: str) -> pa.Array | None:
         """The first value of each row among the columns of a role."""
         arrays = [
-            self._there(value_of(rows, path)) for path in self._paths.of.get(role, ())
+            self._there(value_of(rows, path)) for path in self._paths.get(role, ())
         ]
         some = [each for each in arrays if each.null_count < len(each)] or arrays[:1]
         if len(some) < 2:
@@ -384,7 +390,7 @@ class Flattener:
         role = "session" if self._numbered else "user"
         arrays = [
             self._as_names(_first_of_lists(value_of(rows, path)), role, None)
-            for path in self._paths.of.get(role, ())
+            for path in self._paths.get(role, ())
         ]
         if not self._numbered:
             arrays = arrays[:1] if len(arrays) < 2 else [pc.coalesce(*_as_text(arrays))]
@@ -398,7 +404,7 @@ class Flattener:
         array = self._first(rows, "timestamp")
         if array is None or array.null_count == len(array):
             return np.full(len(rows), NO_TIME)
-        path = self._paths.of["timestamp"][0]
+        path = self._paths["timestamp"][0]
         chosen: dict[str, tuple[str, ...]] = {"timestamp": (path,)}
         batch = Batch(self._part.name, 0, {"timestamp": [array]}, number, chosen)
         times = self._clock.read(batch)
@@ -477,7 +483,7 @@ class Flattener:
         todo: str = "",
     ) -> ValueError:
         row = 0 if number is None else int(number[entry]) & ((1 << PART_BITS) - 1)
-        path = self._paths.of[role][0]
+        path = self._paths[role][0]
         todo = todo or f"repair it, or ignore the column: {role}="
         return ValueError(
             f"{self._part.name}: column {printable(path)} ({role}) {what} at row "

@@ -7,9 +7,7 @@ hidden folder to the output.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from debias.data.arrays import name_codes
 from debias.data.events.flat import (
     IMPRESSION,
     NO_TIME,
     PART_BITS,
     SHOWN,
     Found,
+    Paths,
     check_columns,
     paths_in,
 )
@@ -77,6 +77,29 @@ _ROLES = {
     "without_item": "item",
     "without_session": "session",
 }  # column that each count comes from
+_JOINED = (
+    "copies",
+    "duplicates",
+    "reranked",
+    "holes",
+    "orphans",
+    "early",
+    "late",
+    "unshown",
+    "parted",
+)  # counts of `join`
+_SUMMED = (
+    "actions",
+    "blank",
+    "without_item",
+    "without_session",
+    "bare_impressions",
+    "bare_clicks",
+    "unplaced",
+    "zeros",
+    "ones",
+    "notices",
+)  # counts of `Found`
 
 
 class Imported(NamedTuple):
@@ -187,7 +210,7 @@ def import_events(
     with unchanged(parts):
         work = _begun(out, asked)
         spilled = _spilled(parts, columns, work / "spill", progress, over)
-    made = _Making(parts, columns, spilled, first_position, gap, window)
+    made = _Making(parts, columns, paths, spilled, first_position, gap, window)
     counts = made.write(work / "parts", int(memory * 1e9 / _ROW), progress, over)
     report = made.report(out, counts)
     write_record(work / "parts" / _REPORT, {**report._asdict(), "asked": asked})
@@ -339,6 +362,7 @@ class _Making:
         self,
         parts: Sequence[Part],
         columns: EventColumns,
+        paths: Sequence[Paths],
         spilled: Sequence[Spilled],
         first_position: int | None,
         gap: float,
@@ -346,19 +370,17 @@ class _Making:
     ) -> None:
         self._parts = parts
         self._columns = columns
+        self._paths = paths
         self._spilled = spilled
         self._found = [each.found for each in spilled]
+        self._total = _found(self._found)
         self._schema = common_schema(spilled)
         self.how = self._how(first_position, gap, window)
         self._check()
 
     def _how(self, first: int | None, gap: float, window: float | None) -> How:
-        paths = [paths_in(part, self._columns) for part in self._parts]
-        events: Counter = Counter()
-        for found in self._found:
-            events.update(found.actions)
-        showing = any(events[name] for name in self._columns.impression)
-        if any("session" in each for each in paths):
+        showing = any(self._total.actions[name] for name in self._columns.impression)
+        if self._has("session"):
             by = "key"
         else:
             by = "row" if any(found.listed for found in self._found) else "gap"
@@ -372,10 +394,7 @@ class _Making:
             )
         if window is None and by != "key":
             window = gap
-        zeros, ones = (
-            sum(getattr(found, name) for found in self._found)
-            for name in ("zeros", "ones")
-        )
+        zeros, ones = self._total.zeros, self._total.ones
         if first is None:  # a list that counts from 0 has ranks 0 and 1
             first = 0 if zeros and 2 * zeros >= ones else 1
         self._strays = zeros if first == 1 else 0
@@ -389,11 +408,9 @@ class _Making:
         )
 
     def _check(self) -> None:
-        events = sorted({n for found in self._found for n in found.actions})
+        events, found = sorted(self._total.actions), self._total
         name = self._parts[0].name
-        shown = any("shown" in paths_in(p, self._columns) for p in self._parts)
         if self.how.shown == IMPRESSION and not len(self._schema):
-            found = _found(self._found)
             role, what = "item", "an item"
             if found.without_session:
                 role, what = "session", "a session or a user"
@@ -402,7 +419,8 @@ class _Making:
                 f"{name}: no event has {what}{place}; say -c {role}=NAME"
                 + (", or -c session= to split lists by pauses" * (role == "session"))
             )
-        if not len(self._schema) or (self.how.shown == SHOWN and not shown):
+        unshown = self.how.shown == SHOWN and not self._has("shown")
+        if unshown or not len(self._schema):
             raise ValueError(
                 f"{name}: no event shows an item: column "
                 f"{printable(self._columns.event)} has {_some(events)}, and none of "
@@ -427,7 +445,7 @@ class _Making:
 
     def _check_items(self) -> None:
         """Raises ValueError if no impression, or no click, has an item."""
-        found, columns = _found(self._found), self._columns
+        found, columns = self._total, self._columns
         for word, names, bare in (
             ("impression", columns.impression, found.bare_impressions),
             ("click", columns.click, found.bare_clicks),
@@ -476,7 +494,7 @@ class _Making:
         order = np.argsort(row, kind="stable")
         copies = _copies(rows, row, order)
         order = order[~copies]
-        codes = {n: _codes(rows.column(n))[order] for n in ("key", "item", "query")}
+        codes = {n: name_codes(rows.column(n))[order] for n in ("key", "item", "query")}
         time = rows.column("time").to_numpy()[order]
         events = Events(
             rows.column("kind").to_numpy()[order],
@@ -530,13 +548,11 @@ class _Making:
         """Names of the targets; a preset target without any event is left out."""
         asked = self._columns.target not in {each.target for each in PRESETS.values()}
         return [
-            name
-            for name in self._columns.target
-            if asked or any(found.actions[name] for found in self._found)
+            name for name in self._columns.target if asked or self._total.actions[name]
         ]
 
     def _has(self, role: str) -> bool:
-        return any(role in paths_in(part, self._columns) for part in self._parts)
+        return any(role in each for each in self._paths)
 
     def _known(
         self,
@@ -572,24 +588,11 @@ class _Making:
 
     def report(self, out: Path, every: Sequence[Counts]) -> Imported:
         """Sums up the counts of the import."""
-        total, found = _added(every), _found(self._found)
+        total, found = _added(every), self._total
         made = dict(zip(self._columns.target, total.joined[1:], strict=True))
         targets = {name: made[name] for name in self._targets()}
         named = {*self._columns.impression, *self._columns.click, *self._columns.target}
-        counts = {
-            name: getattr(total, name)
-            for name in (
-                "copies",
-                "duplicates",
-                "reranked",
-                "holes",
-                "orphans",
-                "early",
-                "late",
-                "unshown",
-                "parted",
-            )
-        }
+        counts = {name: getattr(total, name) for name in _JOINED}
         others = [name for name in found.actions if name not in named]
         counts |= {
             "unplaced": found.unplaced + self._strays,
@@ -652,8 +655,7 @@ class _Making:
         said = []
         for role in ("session", "item", "query", "user", "device"):
             first: dict[bool, str] = {}  # key: whether it is text
-            for part in self._parts:
-                paths = paths_in(part, self._columns).of
+            for part, paths in zip(self._parts, self._paths, strict=True):
                 shown = paths.get("shown", ()) if role == "item" else ()
                 for path in (*paths.get(role, ()), *shown):
                     kind = type_at(part.schema, path)
@@ -673,7 +675,7 @@ class _Making:
         if origin is None:
             return ""
         part = self._parts[origin >> PART_BITS]
-        paths = paths_in(part, self._columns).of
+        paths = self._paths[origin >> PART_BITS]
         role = _ROLES.get(what, "")
         columns = paths.get(role, paths.get("user", ()) if role == "session" else ())
         column = f", column {printable(columns[0])}," if columns else ""
@@ -700,37 +702,20 @@ def _added(every: Sequence[Counts]) -> Counts:
 
 
 def _found(every: Sequence[Found]) -> Found:
+    """The sums of the counts that the report needs."""
     total = Found()
     for each in every:
-        total = replace(
-            total,
-            rows=total.rows + each.rows,
-            actions=total.actions + each.actions,
-            blank=total.blank + each.blank,
-            unplaced=total.unplaced + each.unplaced,
-            without_item=total.without_item + each.without_item,
-            bare_impressions=total.bare_impressions + each.bare_impressions,
-            bare_clicks=total.bare_clicks + each.bare_clicks,
-            without_session=total.without_session + each.without_session,
-            first={**each.first, **total.first},
-            notices=[*total.notices, *each.notices],
-        )
+        for name in _SUMMED:
+            setattr(total, name, getattr(total, name) + getattr(each, name))
+        total.first = {**each.first, **total.first}  # the first file comes first
     return total
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) int64 codes of names, -1 for NULL."""
-    coded = column.combine_chunks().dictionary_encode()
-    if isinstance(coded, pa.ChunkedArray):
-        coded = coded.combine_chunks()
-    return coded.indices.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _copies(rows: pa.Table, row: np.ndarray, order: np.ndarray) -> np.ndarray:
     """(n,) bool, whether a row that comes earlier in `order` has the same event id."""
     if "id" not in rows.column_names or not len(rows):
         return np.zeros(len(order), bool)
-    code, row = _codes(rows.column("id"))[order], row[order]
+    code, row = name_codes(rows.column("id"))[order], row[order]
     first = np.full(code.max(initial=0) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, code[code >= 0], row[code >= 0])
     return (code >= 0) & (first[code] < row)

@@ -5,14 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from debias.data.events.flat import (
-    CLICK,
-    FIRST_TARGET,
-    IMPRESSION,
-    NO_TIME,
-    QUERY,
-    SHOWN,
-)
+from debias.data.events.flat import CLICK, IMPRESSION, NO_TIME, QUERY, First
 
 _NO_PLACE = -1
 
@@ -66,7 +59,7 @@ class How(NamedTuple):
 
 
 @dataclass
-class Counts:
+class Counts(First):
     """Counts of the lists, impressions and actions that `join` handles.
 
     The counts of several groups of events can be added.
@@ -86,7 +79,6 @@ class Counts:
             becomes several lists.
         copies: Events that repeat the id of an earlier event.
         unshown: Queries in sessions without shown items.
-        first: First row that contributed to each count.
     """
 
     lists: int = 0
@@ -102,14 +94,6 @@ class Counts:
     unshown: int = 0
     parted: int = 0
     copies: int = 0
-    first: dict[str, int] = field(default_factory=dict)
-
-    def note(self, what: str, rows: np.ndarray) -> int:
-        """Records the first of the counted rows, and returns the number of rows."""
-        if len(rows):
-            least = int(rows.min())
-            self.first[what] = min(least, self.first.get(what, least))
-        return len(rows)
 
 
 class Lists(NamedTuple):
@@ -293,6 +277,3 @@ def _cell_of(
     early[order[act] - len(cells)] = behind[act]
     timeless = events.time[acts] == NO_TIME
     return result, early & ~timeless
-
-
-assert FIRST_TARGET == CLICK + 1 and SHOWN < CLICK

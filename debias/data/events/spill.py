@@ -8,6 +8,7 @@ memory.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def _opened(path: Path, record: Path) -> Spilled:
     told = read_record(record, _KEYS)
     buckets, rows = told.pop("batches"), told.pop("bucket_rows")
     found = Found(**told)
-    found.actions = type(Found().actions)(told["actions"])
+    found.actions = Counter(told["actions"])
     return Spilled(path, found, np.array(buckets, int), np.array(rows, np.int64))
 
 
@@ -111,17 +112,17 @@ def _write(
 def _chunks(
     flattener: Flattener, progress: Callable[[float], None]
 ) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
+    held: list[pa.Table] = []
     size = 0
     for batch, share in flattener.batches():
-        held.append(batch)
+        held.append(pa.Table.from_batches([batch]))
         size += len(batch)
         progress(share)
         if size >= _CHUNK:
-            yield _together([pa.Table.from_batches([each]) for each in held])
+            yield _together(held)
             held, size = [], 0
     if size:
-        yield _together([pa.Table.from_batches([each]) for each in held])
+        yield _together(held)
 
 
 def _buckets(key: pa.ChunkedArray) -> np.ndarray:
@@ -194,13 +195,10 @@ def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Casts the table to a schema; absent columns are NULL."""
     if table.schema.equals(schema):
         return table
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(len(table), field.type))
-        else:
-            column = table.column(field.name)
-            columns.append(
-                column if column.type == field.type else column.cast(field.type)
-            )
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
