@@ -68,11 +68,7 @@ def evaluate(
     trained = load(folder)
     assert given.data is not None
     _check_lists(source, report, given.log.list_size, trained.model)
-    try:
-        items = given.data.arranged(trained.feature_names, trained.ranker.kinds)
-    except ValueError as error:
-        where = source.items or source.data or source.log
-        raise ValueError(f"{where}: {error}") from error
+    items = inputs.arranged(given.data, trained.ranker, source)
     with share_bar("evaluating") as progress:
         found = evaluated(
             *(trained.model, given.log, items),

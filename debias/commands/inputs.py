@@ -468,6 +468,20 @@ def check_usable(summary: "Summary", name: str) -> None:
         say(f"warning: {name}: {warning}", err=True)
 
 
+def arranged(data: "RankingData", ranker: Any, source: Source) -> "RankingData":
+    """The items with the features of a ranker, in its order.
+
+    Raises:
+        ValueError: A feature is missing or has another kind. The message names the file
+            with the features.
+    """
+    try:
+        return data.arranged(ranker.feature_names, ranker.kinds)
+    except ValueError as error:
+        where = source.items or source.data or source.log
+        raise ValueError(f"{where}: {error}") from error
+
+
 def ranking_data(path: Path) -> "RankingData":
     """Reads ranking data from a Parquet, ELWC or LETOR file."""
     from debias.data import RankingData, read_elwc, read_letor

@@ -125,11 +125,7 @@ def _scored(
             "--items FILE"
         )
     score = open_ranker(model)
-    try:
-        items = read.data.arranged(score.feature_names, score.kinds)
-    except ValueError as error:
-        where = source.items or source.data or source.log
-        raise ValueError(f"{where}: {error}") from error
+    items = inputs.arranged(read.data, score, source)
     return {"scores": score(items.features), "offsets": items.offsets}
 
 

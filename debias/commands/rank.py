@@ -71,6 +71,7 @@ def rank(
     written as numbers.
     """
     from debias.artifacts import RANKED, open_ranker, report_of
+    from debias.data.tables import open_parts
     from debias.engine.cluster import joined
 
     report = report_of(folder, RANKED)
@@ -94,7 +95,8 @@ def rank(
             score = open_ranker(folder)
             rows = rank_rows(table, out, score, report["features"], mapping, progress)
         else:
-            rows = rank_sessions(table, out, open_ranker(folder), data, progress)
+            scores = item_scores(open_ranker(folder), data)
+            rows = rank_sessions(open_parts(table), table, out, scores, data, progress)
     seconds = time.perf_counter() - begun
     found = {
         "path": str(out),
@@ -242,7 +244,7 @@ def _rank_file(
     part, out = asked
     if model.data is not None:
         assert scores is not None
-        return _rank_sessions([part], part.name, out, scores, model.data), pa.array([])
+        return rank_sessions([part], part.name, out, scores, model.data), pa.array([])
     seen: set[Any] = set()
     score, types = _opened(model.folder, model.contents), dict(model.types)
     arguments = model.features, model.column, lambda share: None, types, seen
@@ -389,8 +391,8 @@ def _shown(
     """Flattens lists; returns item rows, flat columns and padding mask."""
     import pyarrow as pa
 
-    from debias.data.arrays import plain
-    from debias.data.shown import Batch, exploded, is_padding
+    from debias.data.arrays import gaps_in, plain
+    from debias.data.shown import Batch, exploded
 
     arrays = {
         "item": [plain(rows.column(item))],
@@ -400,7 +402,7 @@ def _shown(
     found = exploded(Batch(where, start, arrays, None, chosen))
     assert found.at is not None
     flat = pa.RecordBatch.from_arrays(found.arrays["features"], names=list(columns))
-    return found.at, flat, is_padding(found.arrays["item"][0])
+    return found.at, flat, gaps_in(found.arrays["item"][0])
 
 
 def _features(
@@ -536,12 +538,10 @@ def _ranked(
 def _run_starts(column: Any) -> "np.ndarray":
     """Indices at which runs of equal values begin."""
     import numpy as np
-    import pyarrow as pa
 
-    codes = column.combine_chunks().dictionary_encode()
-    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
-    numbers = codes.indices.fill_null(-1).to_numpy()
-    return np.flatnonzero(np.diff(numbers, prepend=-2))
+    from debias.data.arrays import name_codes
+
+    return np.flatnonzero(np.diff(name_codes(column), prepend=-2))
 
 
 def _with_rank(
@@ -579,36 +579,13 @@ def _with_rank(
     return table.append_column(called, pa.array(rank))
 
 
-def rank_sessions(
-    source: str,
-    out: Path,
-    score: "Scorer",
-    data: Path,
-    progress: Callable[[float], None] = lambda share: None,
-) -> int:
-    """Scores and ranks the shown items of a log that this library wrote.
-
-    The output has the columns of the log and two columns of lists, score and rank. Each
-    item is scored once. Padding has the score NULL and the rank 0. Items with equal
-    scores keep the logged order.
-
-    Raises:
-        ValueError: An item number of the log is too large for the ranking data. The
-            message names the file and the row.
-    """
-    from debias.data.tables import open_parts
-
-    scores = item_scores(score, data)
-    return _rank_sessions(open_parts(source), source, out, scores, data, progress)
-
-
 def item_scores(score: "Scorer", data: Path) -> "np.ndarray":
     """Scores (items,) of all items in a file of ranking data."""
     items = inputs.ranking_data(data).arranged(score.feature_names, score.kinds)
     return score(items.features)
 
 
-def _rank_sessions(
+def rank_sessions(
     parts: Sequence["Part"],
     source: str,
     out: Path,
@@ -616,7 +593,24 @@ def _rank_sessions(
     data: Path,
     progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Does the work of `rank_sessions`, given the scores of the items."""
+    """Ranks the shown items of a log that this library wrote.
+
+    The output has the columns of the log and two columns of lists, score and rank.
+    Padding has the score NULL and the rank 0. Items with equal scores keep the logged
+    order.
+
+    Args:
+        parts: The files of the log, from `debias.data.tables.open_parts`.
+        source: Name of the log, for error messages.
+        out: Parquet file, written atomically.
+        scores: (items,) scores from `item_scores`.
+        data: File of ranking data, for error messages.
+        progress: Function that receives the completed share of the work.
+
+    Raises:
+        ValueError: An item number of the log is too large for the ranking data. The
+            message names the file and the row.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -646,12 +640,12 @@ def _rank_sessions(
                 order = np.argsort(-value, axis=1, kind="stable")
                 place = np.argsort(order, axis=1, kind="stable").astype(np.int32) + 1
                 table = pa.Table.from_batches([rows])
-                lists = {"score": (value, ~mask), "rank": (place * mask, None)}
-                for name, (cells, gaps) in lists.items():
-                    flat = pa.array(
-                        cells.ravel(), mask=None if gaps is None else gaps.ravel()
-                    )
-                    ends = np.arange(len(rows) + 1, dtype=np.int32) * item.shape[1]
+                ends = np.arange(len(rows) + 1, dtype=np.int32) * item.shape[1]
+                lists = {
+                    "score": pa.array(value.ravel(), mask=~mask.ravel()),
+                    "rank": pa.array((place * mask).ravel()),
+                }
+                for name, flat in lists.items():
                     column = pa.ListArray.from_arrays(ends, flat)
                     table = table.append_column(name, column)
                 yield table, (number + share) / len(parts)

@@ -22,7 +22,6 @@ from debias.commands.screen import (
     AsJson,
     bar,
     complain,
-    messages,
     print_json,
     print_table,
     say,
@@ -397,28 +396,27 @@ def evaluate(
     training did not see count as missed. All metrics are means over users. mrr averages
     1 / rank of each user's best hit, and mrr/10 averages 1 / ceil(rank / 10).
     """
-    with messages():
-        given = None if column is None else Columns.of(column)
-        from debias.retrieval.data.events import read_all
-        from debias.retrieval.training import runs
-        from debias.retrieval.training.evaluation import evaluate as evaluated
+    given = None if column is None else Columns.of(column)
+    from debias.retrieval.data.events import read_all
+    from debias.retrieval.training import runs
+    from debias.retrieval.training.evaluation import evaluate as evaluated
 
-        run = runs.open_run(folder)
-        mapping = given or Columns.of(run.request["source"]["column"])
-        with share_bar("reading") as progress:
-            every = read_all(events, mapping.events, progress)
-        learner = run.learner
-        noticing = warnings.catch_warnings(record=True, action="always")
-        with share_bar("evaluating") as shown, noticing as noticed:
-            metrics = evaluated(
-                *(learner.served, learner.log, every),
-                repeat=run.repeat,
-                progress=shown,
-            )
-        for notice in noticed:
-            complain(f"warning: {notice.message}")
-        found = {"tower": run.report["tower"], **metrics}
-        _warn_repeats(metrics, run.repeat.policy)
+    run = runs.open_run(folder)
+    mapping = given or Columns.of(run.request["source"]["column"])
+    with share_bar("reading") as progress:
+        every = read_all(events, mapping.events, progress)
+    learner = run.learner
+    noticing = warnings.catch_warnings(record=True, action="always")
+    with share_bar("evaluating") as shown, noticing as noticed:
+        metrics = evaluated(
+            *(learner.served, learner.log, every),
+            repeat=run.repeat,
+            progress=shown,
+        )
+    for notice in noticed:
+        complain(f"warning: {notice.message}")
+    found = {"tower": run.report["tower"], **metrics}
+    _warn_repeats(metrics, run.repeat.policy)
     if json:
         print_json(found)
     else:
@@ -564,8 +562,7 @@ def update(
     again: no event is lost or applied twice. The columns must have the same names as in
     training.
     """
-    with messages():
-        found = _update(root, events, full, every, users, items, keep)
+    found = _update(root, events, full, every, users, items, keep)
     if json:
         print_json(found)
     elif found:
@@ -657,11 +654,10 @@ def check(
 
     The exit status is 1 if a version is damaged.
     """
-    with messages():
-        from debias.retrieval.serving import versions
+    from debias.retrieval.serving import versions
 
-        with share_bar("checking") as progress:
-            found = [each._asdict() for each in versions.check(root, progress)]
+    with share_bar("checking") as progress:
+        found = [each._asdict() for each in versions.check(root, progress)]
     if json:
         print_json(found)
     else:
@@ -692,11 +688,10 @@ def rollback(
     switches to the earlier version by itself. The files of newer versions are kept
     until the next version is published.
     """
-    with messages():
-        from debias.retrieval.serving import versions
+    from debias.retrieval.serving import versions
 
-        before = versions.current(root)
-        found = {"version": versions.roll_back(root, version), "before": before}
+    before = versions.current(root)
+    found = {"version": versions.roll_back(root, version), "before": before}
     if json:
         print_json(found)
     else:
@@ -735,18 +730,17 @@ def query(
 
     For an unknown user, the answer depends only on features and history.
     """
-    with messages():
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        pairs = _pairs(feature or (), user)
-        from debias.retrieval.serving import versions
-        from debias.retrieval.serving.query import retrieve
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    pairs = _pairs(feature or (), user)
+    from debias.retrieval.serving import versions
+    from debias.retrieval.serving.query import retrieve
 
-        loaded = versions.load(root, version)
-        about = {name: _value(loaded, name, text) for name, text in pairs.items()}
-        ids = None if history is None else [i for i in history.split(",") if i]
-        answer = retrieve(loaded, about, ids, k, repeat=repeat)
-        found = {"version": loaded.name, **answer._asdict()}
+    loaded = versions.load(root, version)
+    about = {name: _value(loaded, name, text) for name, text in pairs.items()}
+    ids = None if history is None else [i for i in history.split(",") if i]
+    answer = retrieve(loaded, about, ids, k, repeat=repeat)
+    found = {"version": loaded.name, **answer._asdict()}
     if json:
         print_json(found)
         return
