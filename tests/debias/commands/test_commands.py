@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
 from debias.commands.evaluate import _examination
 from debias.data import RankingData
 from simulators import PlackettLuce, generate, simulate, weak_ranker
+from tests.debias.commands.prompt import run, run_json
 
 ROOT = Path(__file__).parents[3]
 DATA = generate(queries=60, seed=2)
@@ -45,16 +44,6 @@ def flat(log=LOG, data=DATA):
 
 
 MAPPED = ["-c", "session=sid", "-c", "query=q", "-c", "features=f_*"]
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
-
-
-def run_json(*arguments):
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 @pytest.fixture(scope="module")

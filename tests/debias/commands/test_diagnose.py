@@ -1,6 +1,7 @@
 """Tests of `debias diagnose`."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -8,15 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
+from tests.debias.commands import prompt
 
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["diagnose", *map(str, arguments)])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
+run = partial(prompt.run, "diagnose")
 
 
 @pytest.fixture(scope="module")

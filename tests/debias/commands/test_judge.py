@@ -8,18 +8,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
 from debias.commands.judge import _fresh
 from debias.data import ClickLog
 from debias.propensity import read_propensities
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
+from tests.debias.commands.prompt import run
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,15 @@
 """`debias plan` at a prompt."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from typer.testing import CliRunner
 
-from debias.__main__ import app
+from tests.debias.commands import prompt
 
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["plan", *map(str, arguments)])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
+run = partial(prompt.run, "plan")
 
 
 def test_a_log_in_one_order_gets_a_plan(tmp_path):

@@ -2,31 +2,24 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
 from debias.commands.retrieval import _warn_repeats
 from debias.retrieval.training import runs
+from tests.debias.commands import prompt
+
+run = partial(prompt.run, "retrieval")
+run_json = partial(prompt.run_json, "retrieval")
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 MAPPED = ["-c", "user=uid", "-c", "item=sku", "-c", "time=ts"]
 SMALL = ["--dim", "4", "--hidden", "4", "--length", "4", "--batch-size", "64"]
 SMALL += ["--model", "dssm", "--history", "recency"]
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["retrieval", *(str(each) for each in arguments)])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
-
-
-def run_json(*arguments):
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def write(path, start, stop):

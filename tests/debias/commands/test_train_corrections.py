@@ -6,17 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
+from tests.debias.commands.prompt import run
 
 FAST = ["--epochs", "1", "--batch-size", "100", "-c", "features=f_*"]
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 import debias
-from debias.__main__ import app
+from tests.debias.commands.prompt import run
 
 # Small fits, of which a trace would cost more than the steps.
 pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = ["--epochs", "1", "--batch-size", "100", "-c", "features=f_*"]
 MODEL = ["--model", "multi_target", "-c", "target=order"]
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
 
 
 @pytest.fixture(scope="module")

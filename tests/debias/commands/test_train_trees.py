@@ -6,20 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 import debias
-from debias.__main__ import app
 from debias.presets import TREES
+from tests.debias.commands.prompt import run
 
 pytest.importorskip("lightgbm")
 pytest.importorskip("xgboost")
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,16 @@
 """`debias weights` at a prompt."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from debias.__main__ import app
+from tests.debias.commands import prompt
+
+run = partial(prompt.run, "weights")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +29,6 @@ def log(tmp_path_factory):
     }
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(app, ["weights", *map(str, arguments)])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
 
 
 def test_rows_with_weights_by_an_estimate(log, tmp_path):

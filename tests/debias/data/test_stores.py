@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
-from typer.testing import CliRunner
 
-from debias.__main__ import app
 from debias.commands.serve import _ranker
 from debias.data import ClickLog, RankingData, Stream, fingerprint, read_batches
 from debias.data.events import import_events
 from debias.data.read_log import read_log
 from debias.data.stores import Remote, located
+from tests.debias.commands.prompt import run
 from tests.debias.data.test_read_log import COLUMNS, FLAT, expected
 
 WHO = {
@@ -106,12 +105,6 @@ def csv(table):
 
 def parquet(table):
     return lambda path: pq.write_table(table, path)
-
-
-def run(*words, code=0):
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == code, done.output
-    return done
 
 
 NAMED = ["session=sid", "query=q", "item=doc", "click=clicked", "position=rank"]
