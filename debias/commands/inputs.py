@@ -259,11 +259,13 @@ class Found(NamedTuple):
         own: Whether this library wrote the log.
         stream: The log on disk, or None if the log fits into memory or another program
             wrote it.
+        columns: Columns to read from a log that this library wrote.
     """
 
     source: Source
     own: bool
     stream: "Stream | None"
+    columns: tuple[str, ...] = ()
 
     def open(
         self,
@@ -306,25 +308,19 @@ class Found(NamedTuple):
 
     def _own(self) -> Opened:
         from debias.data import ClickLog
-        from debias.data.log import TRUTH
-        from debias.data.log_files import shards
+        from debias.data.stream import Stream
 
         path = self.source.data
         data = None if path is None else ranking_data(Path(path))
-        if self.stream is not None:
-            _check_list_size(self.source, self.stream.list_size)
-            if data is None:
-                return Opened(self.stream, data)
-            with _of_both(self.source):
-                stream = replace(self.stream, items=data.items).check(data)
-            return Opened(stream, data)
-        with share_bar("reading"):
-            names = shards(self.source.log)[0].schema.names
-            wanted = [name for name in names if name not in TRUTH]
-            log = ClickLog.open(self.source.log, wanted)
+        log: ClickLog | Stream | None = self.stream
+        if log is None:
+            with share_bar("reading"):
+                log = ClickLog.open(self.source.log, self.columns)
         _check_list_size(self.source, log.list_size)
         if data is not None:
             with _of_both(self.source):
+                if isinstance(log, Stream):
+                    log = replace(log, items=data.items)
                 log.check(data)
         return Opened(log, data)
 
@@ -377,7 +373,7 @@ def look(source: Source, memory: float) -> Found:
     first = next(stream.group(0))
     bytes_each = sum(v.nbytes for v in first.columns().values()) / len(first)
     too_large = stream.total * bytes_each > memory * 1e9
-    return Found(source, True, stream if too_large else None)
+    return Found(source, True, stream if too_large else None, kept)
 
 
 @contextmanager

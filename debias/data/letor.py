@@ -13,7 +13,7 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -451,22 +451,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _number(word: str, what: str) -> float:
+def _parsed(word: str, kind: Callable[[str], Any], rule: str) -> Any:
     try:
-        return float(word)
+        return kind(word)
     except ValueError:
-        raise ValueError(f"{what} must be a number, got {quoted(word)}") from None
-
-
-def _whole(word: str, what: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"{what} must be a whole number, got {quoted(word)}") from None
+        raise ValueError(f"{rule}, got {quoted(word)}") from None
 
 
 def _check_grade(word: str, max_grade: int) -> None:
-    grade = _number(word, "a grade")
+    grade = _parsed(word, float, "a grade must be a number")
     if grade not in range(max_grade + 1):
         raise ValueError(f"grade must be a whole number in 0..{max_grade}, got {word}")
 
@@ -477,8 +470,8 @@ def _check_features(words: list[str], first: int, last: int | None) -> None:
         index_text, colon, value_text = word.partition(":")
         if not colon:
             raise ValueError(f"a feature must be index:value, got {quoted(word)}")
-        index = _whole(index_text, "a feature's index")
-        value = _number(value_text, f"feature {index}")
+        index = _parsed(index_text, int, "a feature's index must be a whole number")
+        value = _parsed(value_text, float, f"feature {index} must be a number")
         if index < first:
             raise ValueError(
                 f"feature indices start at {first}, got {index} (see zero_based)"

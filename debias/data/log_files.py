@@ -208,10 +208,6 @@ class Shard(NamedTuple):
         """Number of sessions in the file."""
         return self.footer.num_rows
 
-    def sessions_before(self, group: int) -> int:
-        """Number of sessions before a row group."""
-        return sum(self.footer.row_group(g).num_rows for g in range(group))
-
 
 def shards(path: str | AnyPath) -> list[Shard]:
     """The Parquet files of a log, sorted by name; only their footers are read.
@@ -293,7 +289,7 @@ def read_group(
         ValueError: See `from_arrow` and `check_items`. The message names the file and
             the row in the file.
     """
-    start = shard.sessions_before(group)
+    start = sum(shard.footer.row_group(before).num_rows for before in range(group))
     end = start + shard.footer.row_group(group).num_rows
     try:
         roles = noted_others(shard.schema)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from debias.data.shown import MANY, SEVERAL, listed, matching
 from debias.data.tables import Part
-from debias.data.text import near, printable, quoted
+from debias.data.text import near, printable, quoted, role_and_column
 
 Chosen = Mapping[str, tuple[str, ...]]  # columns by role
 
@@ -109,10 +109,7 @@ class Columns:
         known = [field.name for field in fields(cls)]
         given: dict[str, Any] = {}
         for text in texts:
-            part, equals, name = text.partition("=")
-            if not equals or part not in known:
-                advice = f"write {part}=NAME" if part in known else near(part, known)
-                raise ValueError(f"{quoted(text)} is not ROLE=COLUMN: {advice}")
+            part, name = role_and_column(text, known)
             before = given.get(part)
             if part in SEVERAL:
                 held = (before,) if isinstance(before, str) else before or ()

@@ -81,6 +81,22 @@ def one_of(what: str, names: Iterable[str], given: Any) -> str:
     return f"{what} must be one of {' '.join(known)}, got {quoted(given)}{advice}"
 
 
+def role_and_column(text: str, roles: Sequence[str]) -> tuple[str, str]:
+    """Splits a text ROLE=COLUMN.
+
+    Raises:
+        ValueError: The text does not have this form, or the role is unknown.
+
+    >>> role_and_column("item=", ["item", "click"])
+    ('item', '')
+    """
+    role, equals, column = text.partition("=")
+    if not equals or role not in roles:
+        advice = f"write {role}=NAME" if role in roles else near(role, roles)
+        raise ValueError(f"{quoted(text)} is not ROLE=COLUMN: {advice}")
+    return role, column
+
+
 def _meant(name: str, names: Sequence[str]) -> str:
     """Suggests up to two names similar to `name`; empty if there are none."""
     often = [n for part in _OFTEN.get(name, ()) for n in names if part in n.lower()]

@@ -7,7 +7,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from debias.data.nested import resolved
-from debias.data.text import near, quoted
+from debias.data.text import role_and_column
 
 Names = tuple[str, ...]
 
@@ -83,10 +83,7 @@ class EventColumns:
         known = [field.name for field in fields(self)]
         given: dict[str, Any] = {}
         for text in texts:
-            part, equals, names = text.partition("=")
-            if not equals or part not in known:
-                advice = f"write {part}=NAME" if part in known else near(part, known)
-                raise ValueError(f"{quoted(text)} is not ROLE=COLUMN: {advice}")
+            part, names = role_and_column(text, known)
             several = tuple(name for name in names.split(",") if name)
             if part != "event":
                 before = self.missing if part == "missing" else ()
