@@ -275,6 +275,10 @@ BAD = {
         changed("grade", 3, 300),
         "grade .label. must be a grade in 0..127.* row 3",
     ),
+    "grade below 0": (
+        changed("grade", 3, -1),
+        "grade .label. must be a grade in 0..127, got -1.* row 3",
+    ),
     "queries": (changed("q", 1, "q2"), "q .query. differs from the row .* at row 1"),
     "chance": (changed("propensity", 2, 0.0), "in .0, 1., got 0 at row 2"),
     "null": (changed("doc", 3, None), "doc .item. is NULL at row 3"),
