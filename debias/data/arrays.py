@@ -121,7 +121,11 @@ def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def name_codes(column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) int64 codes of names by first appearance, -1 for NULL."""
+    """(n,) int64 codes of names by first appearance, -1 for NULL.
+
+    >>> name_codes(pa.chunked_array([["b", None], ["a", "b"]])).tolist()
+    [0, -1, 1, 0]
+    """
     coded = column.combine_chunks().dictionary_encode()
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()

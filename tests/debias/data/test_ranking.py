@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias.data import RankingData
+from debias.data.kinds import Feature
 from tests.debias.data.strategies import ranking_data, same
 
 FEATURES = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -161,6 +162,8 @@ def test_features_are_arranged_by_name():
     assert turned.feature_names == ("b", "a") and turned.labels is data.labels
     assert same(turned.arranged(("a", "b")), data)
     assert data.arranged(["b"]).features.tolist() == FEATURES[:, 1:].tolist()
+    kinds = (Feature("a"), Feature("b"))
+    assert RankingData(**GOOD, kinds=kinds).arranged(["b"]).kinds is None
     assert data.arranged(None) is data
     bare = RankingData(**GOOD)
     assert bare.arranged(["x", "y"]) is bare  # nobody named them: by number
