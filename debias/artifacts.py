@@ -89,10 +89,8 @@ def open_scorer(path: str | Path) -> "Scorer":
     """
     from debias.engine.scoring import read_onnx, read_saved_model
 
-    path, openers = (
-        Path(path),
-        {".onnx": read_onnx, ".keras": _ranker, ".trees": _trees},
-    )
+    path = Path(path)
+    openers = {".onnx": read_onnx, ".keras": _ranker, ".trees": _trees}
     if not path.exists():
         raise ValueError(f"{path}: does not exist; debias export writes rankers")
     if any((path / name).exists() for name in RECORDS):

@@ -101,10 +101,8 @@ class InverseWeighted(OneTowerClickModel):
         if clip <= 0:
             raise ValueError(f"clip must be above 0, got {clip}")
         beta = [0.0] * len(alpha) if beta is None else beta
-        self._alpha, self._beta = (
-            _by_position("alpha", alpha),
-            _by_position("beta", beta),
-        )
+        self._alpha = _by_position("alpha", alpha)
+        self._beta = _by_position("beta", beta)
         if len(self._alpha) != len(self._beta):
             raise ValueError(
                 f"alpha and beta must have one number per position, got {len(alpha)} "

@@ -18,7 +18,7 @@ from debias.propensity.estimate import (
     estimate_stream,
 )
 from debias.propensity.examination import Examination, delta_variance, result
-from debias.propensity.places import Labels, Propensities, labels_of
+from debias.propensity.places import NUMBERS, Labels, Propensities, labels_of
 from debias.propensity.position_based import pbm_conditional
 from debias.types import Over
 
@@ -221,10 +221,7 @@ def _curve(
     return Propensities(**table, by={n: v[order] for n, v in labels.items()})
 
 
-_ROWS = (
-    *("rank", "examination", "low", "high", "standard_error", "n", "method"),
-    "verdict",
-)
+_ROWS = ("rank", *NUMBERS, "method", "verdict")
 
 
 def _places(

@@ -28,16 +28,8 @@ METHODS = (
     *("dla", "regression_em", "bias_tower"),
 )
 APART = (0, 3, 6, 7, 8, 1, 4, 2, 5)  # SERIES in decreasing order of contrast
-_VARIABLES = {
-    **dict(
-        zip(
-            (INK, SOFT, GRID, PAPER, BAD),
-            ("ink", "soft", "grid", "paper", "bad"),
-            strict=True,
-        )
-    ),
-    **{color: f"series-{i}" for i, color in enumerate(SERIES)},
-}
+_VARIABLES = {INK: "ink", SOFT: "soft", GRID: "grid", PAPER: "paper", BAD: "bad"}
+_VARIABLES |= {color: f"series-{i}" for i, color in enumerate(SERIES)}
 POINTS = 0.75  # points per CSS pixel
 _STYLE = {
     "svg.fonttype": "none",

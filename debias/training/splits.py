@@ -124,10 +124,11 @@ def prepare(
 
 def check_types(log: ClickLog | Stream, data: RankingData) -> None:
     """Raises ValueError unless `log` has clicks and `data` is ranking data."""
-    kinds = {"log": (log, ClickLog | Stream), "data": (data, RankingData)}
-    for name, (value, kind) in kinds.items():
+    for name, value, kind, wanted in (
+        ("log", log, ClickLog | Stream, "a ClickLog or a Stream"),
+        ("data", data, RankingData, "RankingData"),
+    ):
         if not isinstance(value, kind):
-            wanted = "a ClickLog or a Stream" if name == "log" else "RankingData"
             raise ValueError(
                 f"{name} must be {wanted}, got {type(value).__name__}; "
                 "debias.read_log(table) makes both: reading.log, reading.data"

@@ -180,10 +180,8 @@ class TrustBiased(Independent):
 
     def perceive(self, attraction: np.ndarray) -> np.ndarray:
         gamma = floats(attraction)
-        right, wrong = (
-            positions_of(self.right, gamma, self),
-            positions_of(self.wrong, gamma, self),
-        )
+        right = positions_of(self.right, gamma, self)
+        wrong = positions_of(self.wrong, gamma, self)
         return wrong + (right - wrong) * gamma
 
     def examine(self, attraction: np.ndarray) -> np.ndarray:
