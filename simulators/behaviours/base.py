@@ -80,11 +80,6 @@ def check_range(owner: object, low: float, high: float, **values: object) -> Non
             )
 
 
-def picky(attraction: np.ndarray, pickiness: float) -> np.ndarray:
-    attraction = floats(attraction)
-    return attraction if pickiness == 1.0 else attraction**pickiness
-
-
 def interpolated(knots: Knots, at: np.ndarray) -> np.ndarray:
     """Interpolates linearly between knots; constant beyond the first and last knot."""
     x, y = np.array(knots, at.dtype).T
@@ -172,6 +167,16 @@ class Behaviour:
         satisfaction: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
+
+
+class Picky(Behaviour):
+    """Base class of users who click with probability attraction ** pickiness."""
+
+    pickiness: float
+
+    def perceive(self, attraction: np.ndarray) -> np.ndarray:
+        attraction = floats(attraction)
+        return attraction if self.pickiness == 1.0 else attraction**self.pickiness
 
 
 class Reader(Behaviour):

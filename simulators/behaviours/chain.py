@@ -9,11 +9,11 @@ from simulators.behaviours.base import (
     ClickAt,
     Curve,
     Knots,
+    Picky,
     Reader,
     check_range,
     floats,
     interpolated,
-    picky,
     positions_of,
     with_satisfaction,
 )
@@ -106,7 +106,7 @@ class Chain(Reader):
 
 
 @dataclass(frozen=True)
-class Cascade(Chain):
+class Cascade(Picky, Chain):
     """Cascade model: the user leaves after the first click, a = 0 and b = 1.
 
     Source: Craswell et al., WSDM 2008.
@@ -119,9 +119,6 @@ class Cascade(Chain):
 
     def __post_init__(self) -> None:
         check_range(self, 0, np.inf, pickiness=self.pickiness)
-
-    def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        return picky(attraction, self.pickiness)
 
     def after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None
@@ -192,7 +189,7 @@ class ClickChain(Chain):
 
 
 @dataclass(frozen=True)
-class DynamicBayesian(Chain):
+class DynamicBayesian(Picky, Chain):
     """Dynamic Bayesian network: satisfied users leave, a = lambda (1 - s), b = lambda.
 
     Satisfaction s is the probability that a clicked item ends the search. Items may
@@ -233,9 +230,6 @@ class DynamicBayesian(Chain):
                 "DynamicBayesian: satisfaction must be two or more knots in rising "
                 f"order of attraction, got {self.satisfaction}"
             )
-
-    def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        return picky(attraction, self.pickiness)
 
     def after(
         self, attraction: np.ndarray, satisfaction: np.ndarray | None = None

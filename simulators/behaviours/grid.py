@@ -8,16 +8,16 @@ from simulators.behaviours.base import (
     SLOW,
     ClickAt,
     Curve,
+    Picky,
     Reader,
     check_range,
     floats,
-    picky,
     positions_of,
 )
 
 
 @dataclass(frozen=True)
-class Grid(Reader):
+class Grid(Picky, Reader):
     """Reads a grid row by row; cells compete for attention.
 
     The cell with zero-based rank k has row r = k // columns and column c = k % columns.
@@ -91,9 +91,6 @@ class Grid(Reader):
         if self.columns == 1:
             ends = np.zeros(size)
         return np.minimum(self.slower**row * theta, 1.0) * (1 - self.middle * ends)
-
-    def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        return picky(attraction, self.pickiness)
 
     def _examine_if_read(self, attraction: np.ndarray) -> np.ndarray:
         size, dtype = attraction.shape[-1], attraction.dtype

@@ -8,9 +8,9 @@ from simulators.behaviours.base import (
     EYE_TRACKING,
     Behaviour,
     Curve,
+    Picky,
     check_range,
     floats,
-    picky,
     positions_of,
     power_law,
     repeated,
@@ -71,7 +71,7 @@ class Independent(Behaviour):
 
 
 @dataclass(frozen=True)
-class PositionBased(Independent):
+class PositionBased(Picky, Independent):
     """Position-based model: P(c_k) = theta_k gamma_k, with examination theta_k.
 
     Args:
@@ -92,9 +92,6 @@ class PositionBased(Independent):
     def __post_init__(self) -> None:
         check_range(self, 0, 1, theta=self.theta)
         check_range(self, 0, np.inf, pickiness=self.pickiness)
-
-    def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        return picky(attraction, self.pickiness)
 
     def examine(self, attraction: np.ndarray) -> np.ndarray:
         return positions_of(self.theta, attraction, self)
@@ -130,7 +127,7 @@ class RankCTR(Independent):
 
 
 @dataclass(frozen=True)
-class DocumentCTR(Independent):
+class DocumentCTR(Picky, Independent):
     """Reads everything, regardless of the rank: P(c_k) = gamma_k.
 
     >>> DocumentCTR(pickiness=2.0).click_probability(np.array([[0.5, 0.5]])).tolist()
@@ -141,9 +138,6 @@ class DocumentCTR(Independent):
 
     def __post_init__(self) -> None:
         check_range(self, 0, np.inf, pickiness=self.pickiness)
-
-    def perceive(self, attraction: np.ndarray) -> np.ndarray:
-        return picky(attraction, self.pickiness)
 
     def examine(self, attraction: np.ndarray) -> np.ndarray:
         return np.ones(attraction.shape[-1], attraction.dtype)
