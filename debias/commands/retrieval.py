@@ -218,6 +218,7 @@ def train(
     To resume an interrupted run, give the same command again. The run continues after
     the last completed pass.
     """
+    from debias.data import fingerprint
     from debias.data.stores import whole_path
 
     recipes, mapping = learning.recipes, Columns.of(column or ())
@@ -227,13 +228,12 @@ def train(
             "give both or neither: -c target=COLUMN (the kind of each event) and "
             "--worth NAME=VALUE (the worth of each kind)"
         )
+    sources = {"events": events, "users": users, "items": items}
+    paths = {k: None if v is None else whole_path(v) for k, v in sources.items()}
     asked = {
-        "source": {
-            "events": whole_path(events),
-            "users": None if users is None else whole_path(users),
-            "items": None if items is None else whole_path(items),
-            "column": list(column or ()),
-        },
+        "source": {**paths, "column": list(column or ())},
+        # A resumed run must not mix learners of old events with new events.
+        "contents": {k: fingerprint(v) for k, v in paths.items() if v is not None},
         "model": "retrieval",
         "settings": {**learning.settings(), "hold_out": hold_out},
     }

@@ -95,9 +95,9 @@ def _difference(there: Any, here: Any, name: str = "") -> str:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
             if there.get(key) != here.get(key):
+                if name == "contents":
+                    return f"different contents of the {key}"
                 return _difference(there.get(key), here.get(key), key)
-    if name in ("log", "items", "data"):
-        return f"different contents of the {name}"
     return f"{name} {there} where this has {here}"
 
 

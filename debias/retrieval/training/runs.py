@@ -1,6 +1,6 @@
 """A training run that is stored in a folder and resumes after its last full pass.
 
-    train.json    the request: the source of the events, and the settings
+    train.json    the request: the sources with their fingerprints, and the settings
     trials/N.npz  the evaluation of candidate N, removed after the choice
     choice.json   the chosen recipe, and the results of all candidates
     passes/N      the learner after pass N, only for the latest pass

@@ -94,6 +94,29 @@ def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypat
     assert "train without --hold-out" in done.output
 
 
+def test_an_interrupted_run_does_not_resume_on_other_events(tmp_path, monkeypatch):
+    """Otherwise a learner of the old events would be reported with the new ones."""
+    given = [write(tmp_path / "day.csv", 0, 200), *MAPPED, *SMALL, "--epochs", "2"]
+    learn, passes = runs.learn, []
+
+    def killed(learner, **options):
+        if passes:
+            raise KeyboardInterrupt
+        passes.append(1)
+        return learn(learner, **options)
+
+    monkeypatch.setattr(runs, "learn", killed)
+    run("train", *given, "-o", tmp_path / "model", code=130)
+    monkeypatch.setattr(runs, "learn", learn)
+    write(tmp_path / "day.csv", 0, 300)
+    done = run("train", *given, "-o", tmp_path / "model", code=1)
+    assert "another run, with different contents of the events" in done.output
+    forced = run_json("train", *given, "-o", tmp_path / "model", "--force")
+    assert forced["events"] == 300
+    learner = runs.open_run(tmp_path / "model").learner
+    assert len(learner.log) == 300
+
+
 @pytest.mark.parametrize(
     "option",
     [
