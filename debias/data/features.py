@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,10 @@ def read_features(
             titles, or prices with a comma.
 
     Raises:
-        ValueError: A column is missing, an id is empty or occurs twice, a column of
-            `numbers` is not numeric, or the file is damaged. The message names the
-            column or the file.
+        ValueError: A column is missing, an id is empty or occurs twice, a feature is
+            called "id", a column of `numbers` is not numeric, a number is infinite or
+            beyond float32, a list holds fractions, or the file is damaged. The message
+            names the column or the file.
 
     >>> table = pa.table({"sku": [7, 8], "price": ["1.5", "2"], "kind": ["a", None]})
     >>> read_features(table, "sku")
@@ -94,6 +96,7 @@ def read_features(
             if column not in numbers:
                 array = whole_with_gaps(_numbers(array))
             values[column] = _values(array, column in numbers)
+            _check_sizes(f"{name}: column {printable(column)}", values[column])
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise ValueError(
                 f"{name}: column {printable(column)} has an invalid value: {error}"
@@ -120,12 +123,19 @@ def _chosen(
             f"{near(absent, schema.names)}"
         )
     found = matching(features, schema.names, {id})
+    if found is None and tuple(features) == ("*",):
+        found = ()  # the table only lists the ids
     if found is None:
         raise ValueError(
             f"{name}: no column {printable(' '.join(features))}: "
             f"{near(str(features[0]), schema.names)}"
         )
     read = (id, *(column for column in found if column != id))
+    if ID in read[1:]:
+        raise ValueError(
+            f"{name}: column {ID} has the name that stands for the ids, which are in "
+            f"column {printable(id)}; rename it, or leave it out"
+        )
     for part in parts[1:]:
         for column in read:
             here, there = (
@@ -188,12 +198,38 @@ def _values(column: pa.Array, number: bool = False) -> list[Any]:
     if number and not is_list(column.type):
         column = column.cast(pa.float64(), safe=False)
     if is_list(column.type):
-        return [value or [] for value in column.to_pylist()]
+        return [_words(value or []) for value in column.to_pylist()]
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     if pa.types.is_floating(column.type):
         return pc.fill_null(column, np.nan).to_pylist()
     return column.to_pylist()
+
+
+def _words(values: list[Any]) -> list[Any]:
+    """A list of categories, in which whole floats are integers and NaN is missing."""
+    if not any(isinstance(value, float) for value in values):
+        return values
+    there = [None if value is None or isnan(value) else value for value in values]
+    if fraction := next((x for x in there if x is not None and x % 1 != 0), None):
+        raise pa.ArrowInvalid(
+            f"a list holds {fraction}, but lists hold categories: write numbers, such "
+            "as an embedding, into a column each"
+        )
+    return [None if value is None else int(value) for value in there]
+
+
+def _check_sizes(where: str, values: list[Any]) -> None:
+    """Raises ValueError for infinite numbers, and for those beyond float32."""
+    if not any(isinstance(value, float) for value in values):
+        return
+    wrong = np.abs(np.array(values, float)) > np.finfo(np.float32).max
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{where} holds {values[row]} at row {row}, which is infinite or beyond "
+            "single precision: write a finite number, or nothing if it is unknown"
+        )
 
 
 def _numbers(column: pa.Array) -> pa.Array:

@@ -17,9 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import first_fault, plain, value_at, whole_names
+from debias.data.arrays import (
+    bytes_of,
+    first_fault,
+    first_no_text,
+    plain,
+    value_at,
+    whole_names,
+)
 from debias.data.features import read_features
-from debias.data.shown import Batch, names_of, numbers_of
+from debias.data.shown import Batch, Fault, names_of, numbers_of
 from debias.data.stores import store_url
 from debias.data.tables import Part, Source, in_memory, near, open_parts
 from debias.data.text import quoted
@@ -187,6 +194,10 @@ def _events_of(
     }
     arrays = {role: [plain(rows.column(name[0]))] for role, name in chosen.items()}
     batch = Batch(part.name, start, arrays, None, chosen)
+    for role, (array,) in arrays.items():
+        if (row := first_no_text(array)) is not None:
+            what = f"is not UTF-8, such as {bytes_of(array, row)}"
+            raise batch.fault(role, row, what, "write the file as UTF-8")
 
     def names(role: str) -> np.ndarray:
         array = arrays[role][0]
@@ -199,7 +210,14 @@ def _events_of(
         return text.to_numpy(zero_copy_only=False).astype(str)
 
     target = names("target") if columns.target else None
-    return Events(names("user"), names("item"), _times(batch), target)
+    try:
+        times = _times(batch)
+    except Fault as fault:  # its advice is that for an optional column
+        raise ValueError(
+            f"{part.name}: column {columns.time} {fault.what} at row {fault.row}; "
+            "repair or remove the row, or name another column for time"
+        ) from None
+    return Events(names("user"), names("item"), times, target)
 
 
 def _times(batch: Batch) -> np.ndarray:
@@ -585,7 +603,10 @@ def _with_rows(
         some = {
             name: [values[row] for row in place[here]] for name, values in raw.items()
         }
-        table = table.append(some)
+        try:
+            table = table.append(some)
+        except ValueError as error:
+            raise ValueError(f"the table of {side}: {error}") from None
     if not here.all():
         table = table.append({ID: new[~here]})
     return table, int((~here).sum()) if len(table.columns) > 1 else 0

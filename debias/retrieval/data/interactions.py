@@ -136,7 +136,8 @@ class FeatureTable:
         columns, vocabularies = {}, {}
         for name, values in raw.items():
             if _is_numeric(values):
-                numbers = np.asarray(values, np.float32)
+                with np.errstate(over="ignore"):  # the check below reports it
+                    numbers = np.asarray(values, np.float32)
                 if np.isinf(numbers).any():
                     raise ValueError(
                         f"{name!r} of row {int(np.argmax(np.isinf(numbers)))} is "
@@ -295,6 +296,9 @@ class Interactions:
         target: (E,) int32 kind of each event, such as a click or an order, as an index
             into `targets`. None if all events are of one kind.
         targets: Names of the kinds of events.
+
+    Users cannot have a feature "history", because user towers read a user's items under
+    this name. The names of features cannot contain "/".
     """
 
     user: np.ndarray
@@ -317,6 +321,7 @@ class Interactions:
                     f"{np.shape(column)}"
                 )
         for name, table in (("user", self.users), ("item", self.items)):
+            _check_names(f"{name}s", table)
             rows = getattr(self, name)
             if len(rows) and not (rows.min() >= 0 and rows.max() < len(table)):
                 bad = int(np.argmax((rows < 0) | (rows >= len(table))))
@@ -506,6 +511,17 @@ class Interactions:
             items=_rows_of(self.items, item_rows),
             _sorted={},
         )
+
+
+def _check_names(side: str, table: FeatureTable) -> None:
+    """Raises ValueError for names of features that towers cannot read."""
+    for name in table.columns:
+        taken = side == "users" and name == "history"
+        if taken or "/" in name:
+            why = "that is the name of a user's items" if taken else "it contains /"
+            raise ValueError(
+                f"the {side} have a feature {name!r}, but {why}: rename the feature"
+            )
 
 
 def _rows_of(table: FeatureTable, rows: np.ndarray) -> FeatureTable:

@@ -247,6 +247,8 @@ def alone(root: str | Path, kind: str = "") -> Iterator[None]:
     For an object store, the lock excludes only other processes on this machine.
     """
     path = located(root)
+    if isinstance(path, Path) and path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: is a file; choose another name for the folder")
     home = _copies(whole_path(root)) / "locks" if isinstance(path, Remote) else path
     try:
         with _held(home / kind):

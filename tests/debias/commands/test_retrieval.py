@@ -335,6 +335,7 @@ def test_a_user_that_nobody_knows(folder):
         (["train", "none.csv", "-o", "x"], "none.csv: no such file"),
         (["publish", "model", "x", "--index", "card"], "--index must be one of"),
         (["publish", "empty", "x"], "is no folder that"),
+        (["publish", "model", "day1.csv"], "day1.csv: is a file; choose another name"),
         (["evaluate", "model", "cut.csv"], "cut.csv: the last row.*no line ending"),
         (["update", "empty", "day2.csv"], "no published version"),
         (["query", "none", "-k", "0"], "k must be at least 1"),

@@ -73,6 +73,20 @@ def test_decimals_are_numbers_and_null_in_a_list_is_missing():
         read_features(pa.table({**rows, "id": [1.5, 2.0]}))
 
 
+def test_lists_hold_categories_and_no_fractions():
+    lists = pa.array([[3.0, float("nan"), None], [4.0]], pa.list_(pa.float64()))
+    assert read_features(pa.table({"id": [1, 2], "tags": lists}))["tags"] == [
+        [3, None, None],
+        [4],
+    ]
+    with pytest.raises(ValueError, match=r"column v .*holds 0\.5.*a column each"):
+        read_features(pa.table({"id": [1, 2], "v": [[1.0, 0.5], [2.0, 3.0]]}))
+
+
+def test_a_table_may_only_list_the_ids():
+    assert read_features(pa.table({"sku": [7, 8]}), "sku") == {"id": ["7", "8"]}
+
+
 @pytest.mark.parametrize("suffix", ["frame", "csv", "parquet", "arrow"])
 def test_whole_numbers_with_gaps_are_names_wherever_they_come_from(tmp_path, suffix):
     columns = {"id": [7, 8], "brand": [3, None], "price": [1.5, None], "size": [2, 4]}
@@ -130,6 +144,9 @@ def test_parts_must_be_alike(tmp_path):
         ("id,x\n1,2\n3\n", {}, "row 1"),
         ("id,x\n1,2\n", {"numbers": ["y"]}, "no column y of numbers"),
         ("id,x\n1,a\n", {"numbers": ["x"]}, "column x has an invalid value"),
+        ("sku,id\n1,2\n", {"id": "sku"}, "column id has the name.*in column sku"),
+        ("id,x\n1,1.5\n2,inf\n", {}, "column x holds inf at row 1"),
+        ("id,x\n1,-4e38\n2,1.5\n", {}, r"column x holds -4e\+38 at row 0"),
     ],
 )
 def test_rejects(tmp_path, text, options, message):

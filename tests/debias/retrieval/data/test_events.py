@@ -125,7 +125,9 @@ def test_times_are_numbers_or_seconds(times, expected):
     "column, values, message",
     [
         ("time", [1.0, float("nan"), 2.0], "column time.*got nan at row 1"),
-        ("time", [1, None, 2], "column time.*at row 1"),
+        ("time", [1, None, 2], "column time .*NULL at row 1; repair or remove the row"),
+        ("item", [b"i", b"\xff", b"j"], r"column item is not UTF-8.*\\xff.* at row 1"),
+        ("time", [[1], [2], [3]], "column time .*name another column for time"),
         ("time", ["1", "2", "soon"], "column time.*'soon' at row 2"),
         ("user", ["u", None, "v"], "column user is empty at row 1"),
         ("item", ["", "i", "j"], "column item is empty at row 0; fill or remove"),
@@ -376,7 +378,7 @@ def test_whole_numbers_that_became_floats_are_the_categories_they_were():
     [
         ({"price": None}, r"table of items lacks the features \['price'\]"),
         ({"colour": ["red"]}, r"table of items has the unknown features \['colour'\]"),
-        ({"price": ["cheap"]}, "column 'price' must be numbers, as it was in training"),
+        ({"price": ["cheap"]}, "table of items: column 'price' must be numbers, as"),
         ({"tags": [2.5]}, "column 'tags' must be categories.*got 2.5 in row 0"),
     ],
 )

@@ -33,6 +33,16 @@ def log(events, users=3, items=5, weight=None):
 LOG = log([[0, 3, 30], [0, 1, 10], [1, 4, 5], [0, 2, 20]])
 
 
+def described(**names):
+    """A log in which users, items or both have a feature of the given name."""
+    tables = {side: {"id": ["x"], name: ["a"]} for side, name in names.items()}
+    return from_columns(["x"], ["x"], [1], **tables)
+
+
+def test_items_may_have_a_history():
+    assert "history" in described(items="history").items.columns
+
+
 def test_histories_are_the_items_before_most_recent_first():
     codes, before = LOG.histories(2)
     assert codes.tolist() == [[0, 0], [3, 0], [4, 3], [0, 0]]
@@ -165,6 +175,8 @@ def test_rare_values_are_out_of_vocabulary_but_ids_never():
         (lambda: LOG.distinct("middle"), "keep"),
         (lambda: from_columns(["u"], ["i"], [1], items={"id": ["j"]}), "'i'"),
         (lambda: from_columns(["u"], ["i"], [1], items={"x": ["j"]}), "'id'"),
+        (lambda: described(users="history"), "users have a feature 'history', but"),
+        (lambda: described(items="a/b"), "items have a feature 'a/b', but it contains"),
     ],
 )
 def test_rejects(function, message):
