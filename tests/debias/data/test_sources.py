@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from debias.__main__ import app
-from debias.data import fingerprint
+from debias.data import fingerprint, tables
 from debias.data.read_log import Columns, read_log
 from debias.data.tables import open_parts
 from tests.debias.data.test_read_log import COLUMNS, FLAT, LISTED, LISTS, expected
@@ -127,3 +127,14 @@ def test_hashed_ids_of_lists_are_items_at_a_prompt_and_in_python(
     found = json.loads(done.stdout)
     assert (found["sessions"], found["impressions"]) == (60, 240)
     assert found["clicks"] == np.sum(clicks)
+
+
+def test_a_value_that_the_first_block_leaves_out_is_text(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    rows = [{"id": n, "tags": [None], "skin": None} for n in range(99)]
+    rows += [{"id": 99, "tags": ["new"], "skin": "dark"}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.setattr(tables, "_BLOCK", 1 << 10)
+    (part,) = open_parts(path)
+    *_, (last, _) = part.read(["tags", "skin"], ())
+    assert last.to_pylist()[-1] == {"tags": ["new"], "skin": "dark"}
