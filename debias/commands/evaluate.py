@@ -199,13 +199,17 @@ def _examination(text: str) -> list[float]:
                 "--examination must be numbers such as 1,0.6,0.4, or a file of debias "
                 f"propensities, got {text!r}"
             ) from None
-    known = read_propensities(text)
-    if known.by or not np.isfinite(known.examination).all():
+    try:
+        theta, _ = read_propensities(text).by_rank()
+    except ValueError as error:
+        raise ValueError(f"--examination {text}: {error}") from error
+    if not np.isfinite(theta).all():
+        rank = int(np.argmin(np.isfinite(theta))) + 1
         raise ValueError(
-            f"--examination {text}: must have one known examination per rank; run "
-            "`debias propensities` without --by"
+            f"--examination {text}: the examination of rank {rank} is unknown: keep "
+            "fewer ranks (--list-size) in `debias propensities` and here"
         )
-    return [float(value) for value in known.examination[np.argsort(known.rank)]]
+    return [float(value) for value in theta / max(theta.max(), 1.0)]
 
 
 def tests_of(

@@ -126,6 +126,30 @@ class Propensities:
         """
         write_table(self.to_arrow(), path)
 
+    def by_rank(self) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) examination and (K,) standard error of the ranks 1 to K.
+
+        Raises:
+            ValueError: Other columns distinguish places, or the table does not have one
+                row for each rank.
+
+        >>> Propensities.of([1.0, 0.5]).by_rank()[0].tolist()
+        [1.0, 0.5]
+        """
+        if self.by:
+            raise ValueError(
+                f"propensities differ by {', '.join(self.by)}, but one row per rank is "
+                "expected: run `debias propensities` without --by"
+            )
+        order = np.argsort(self.rank, kind="stable")
+        wrong = np.flatnonzero(self.rank[order] != np.arange(1, len(self) + 1))
+        if wrong.size:
+            raise ValueError(
+                f"propensities have rank {self.rank[order[wrong[0]]]} where rank "
+                f"{wrong[0] + 1} is expected: give one row for each rank, from 1"
+            )
+        return self.examination[order], self.standard_error[order]
+
     def at(self, log: ClickLog, names: Labels | None = None) -> np.ndarray:
         """(S, L) int64 table row for each cell; -1 at padding and unknown places.
 
@@ -281,8 +305,9 @@ def read_propensities(path: str | Path) -> Propensities:
     whole = (rank >= 1) & (rank <= LONGEST) & (rank == np.round(rank))
     _refuse(path, rank_name, rank, ~whole, f"a whole number from 1 to {LONGEST}")
     theta = _numbers(path, "examination", table["examination"])
-    wrong = ~(theta > 0) & ~np.isnan(theta)
-    _refuse(path, "examination", theta, wrong, "above 0, or empty where unknown")
+    wrong = ~((theta > 0) & (theta < np.inf)) & ~np.isnan(theta)
+    expected = "above 0, and finite, or empty where unknown"
+    _refuse(path, "examination", theta, wrong, expected)
     found: dict[str, Any] = {}
     for name in NUMBERS:
         value = table.pop(name, None)

@@ -151,13 +151,13 @@ def plan(
             longer.
         minimum: Smallest number of sessions in the log with which a query participates.
             An item that is shown only once cannot be compared with itself.
-        known: Known examination. None estimates examination from the log. If the log
-            does not identify every rank, the plan uses bounds that hold for any
-            examination.
+        known: Known examination, with one row per rank. None estimates examination from
+            the log. If the log does not identify every rank, the plan uses bounds that
+            hold for any examination.
 
     Raises:
-        ValueError: An argument is out of range, no query has enough sessions, or a rank
-            has no click.
+        ValueError: An argument is out of range, no query has enough sessions, a rank
+            has no click, or `known` lacks a rank.
 
     >>> log = ClickLog([0] * 100, [[1, 2]] * 100, [[1, 0], [0, 0], [1, 1], [0, 0]] * 25)
     >>> found = plan(log)
@@ -175,10 +175,10 @@ def plan(
         )
     if known is None:
         known = propensities(log)
-    theta, traffic = _usable(known, log.list_size), len(some) / len(log)
-    why = BOUNDS
+    theta, error = _usable(known, log.list_size)
+    traffic, why = len(some) / len(log), BOUNDS
     if theta is not None:
-        why, error = COMPUTED, known.standard_error / theta
+        why = COMPUTED
         # Given propensities have no error.
         if error[-1] > 0 and (np.nan_to_num(error) <= se).all():
             why = ENOUGH.format(error.max())
@@ -222,13 +222,20 @@ def _taking_part(log: ClickLog, se: float, share: float, minimum: int) -> np.nda
     return chosen
 
 
-def _usable(known: Propensities, ranks: int) -> np.ndarray | None:
-    """(K,) examination if every rank has an estimate that is not weak, else None."""
-    theta = known.examination
-    if known.by or len(known) != ranks or not np.isfinite(theta).all():
-        return None
-    error = np.nan_to_num(known.standard_error) / theta
-    return theta if (error <= WEAK).all() else None
+def _usable(known: Propensities, ranks: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """(K,) examination, or None if a rank has no estimate or a weak one; (K,) errors.
+
+    The errors are those of log examination.
+    """
+    theta, error = (value[:ranks] for value in known.by_rank())
+    if len(theta) < ranks:
+        raise ValueError(
+            f"propensities end at rank {len(theta)}, but the log has {ranks} ranks: "
+            "estimate them from lists of this length"
+        )
+    error = error / theta
+    usable = np.isfinite(theta).all() and (np.nan_to_num(error) <= WEAK).all()
+    return (theta if usable else None), error
 
 
 def _worth(

@@ -112,8 +112,16 @@ def test_examination_is_numbers_or_a_file_of_propensities(tmp_path):
     path.write_text("rank,examination\n2,0.6\n1,1\n3,0.3\n")
     assert _examination(str(path)) == [1, 0.6, 0.3] == _examination("1,.6,.3")
     path.write_text("rank,examination,device\n1,1,a\n1,1,b\n")
-    with pytest.raises(ValueError, match="without --by"):
+    with pytest.raises(ValueError, match=f"{path.name}: .* without --by"):
         _examination(str(path))
+    path.write_text("rank,examination\n1,1\n3,0.3\n")
+    with pytest.raises(ValueError, match=f"{path.name}: .* rank 3 where rank 2 is"):
+        _examination(str(path))
+    path.write_text("rank,examination\n1,1\n2,\n")
+    with pytest.raises(ValueError, match="rank 2 is unknown: keep fewer ranks"):
+        _examination(str(path))
+    path.write_text("rank,examination\n1,1\n2,1.25\n3,0.5\n")  # over rank 1, by chance
+    assert _examination(str(path)) == [0.8, 1, 0.4]
     with pytest.raises(ValueError, match="a file of debias propensities"):
         _examination("nowhere.csv")
 

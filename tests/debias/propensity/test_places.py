@@ -1,6 +1,7 @@
 """Tables of propensities: written, read back, and laid over a log."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +51,7 @@ def test_a_table_of_rank_and_examination_alone_is_enough(tmp_path):
         ("place,examination\n1,1\n", "no column rank"),
         ("rank,examination\n0,1\n", "column rank must be a whole number .* at row 0"),
         ("rank,examination\n1,1\n2,-1\n", "must be above 0, .* got -1 at row 1"),
+        ("rank,examination\n1,1\n2,inf\n", "must be above 0, .* got inf at row 1"),
         ("rank,examination\n1,high\n", "must be numbers, got 'high' at row 0"),
         ("rank,examination,trust\n1,1,1\n", r"trust must be in \[0, 1\), got 1 at row"),
         ("rank,examination\n", "holds no"),
@@ -92,6 +94,17 @@ def test_longer_lists_and_doubled_places_are_refused():
         twice.at(ClickLog([0], [[1, 2]], np.zeros((1, 2), bool)))
     with pytest.raises(ValueError, match="above 0"):
         Propensities.of([1.0, 0.0])
+
+
+def test_a_curve_needs_one_row_for_each_rank():
+    found = replace(Propensities.of([0.5, 1.0]), rank=np.array([2, 1]))
+    assert found.by_rank()[0].tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match="rank 3 where rank 2 is expected"):
+        replace(found, rank=np.array([1, 3])).by_rank()
+    with pytest.raises(ValueError, match="rank 1 where rank 2 is expected"):
+        replace(found, rank=np.array([1, 1])).by_rank()
+    with pytest.raises(ValueError, match=r"differ by device, .* without --by"):
+        table().by_rank()
 
 
 def test_another_ending_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Plans of exchanges: what they are worth, cost and promise."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_the_optimum_of_a_chain_is_that_of_arithmetic():
     x, price = _optimal(np.ones(2), np.ones(2), chain, 3)
     np.testing.assert_allclose(x, [0.5, 0.5], atol=0.02)
     assert np.exp(price) == pytest.approx(4, rel=0.05)
+
+
+def test_known_examination_is_read_by_rank_and_not_ignored():
+    log = logged()
+    expected = plan(log, 0.1, known=Propensities.of(THETA)).record()
+    turned = replace(Propensities.of(THETA[::-1]), rank=np.array([4, 3, 2, 1]))
+    longer = Propensities.of([*THETA, 0.1])
+    for known in (turned, longer):
+        assert plan(log, 0.1, known=known).record() == expected
+    with pytest.raises(ValueError, match="end at rank 2, but the log has 4 ranks"):
+        plan(log, 0.1, known=Propensities.of(THETA[:2]))
 
 
 @pytest.mark.parametrize("known", [None, Propensities.of(THETA)])
