@@ -30,7 +30,6 @@ def read_features(
     id: str = ID,
     features: Sequence[str] = ("*",),
     progress: Callable[[float], None] = lambda share: None,
-    first: bool = False,
     numbers: Sequence[str] = (),
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -51,8 +50,6 @@ def read_features(
         id: Name of the id column.
         features: Names and patterns of the columns to read.
         progress: Called with the share of the source that was read so far.
-        first: Whether an id may occur in several rows. If so, only its first row is
-            read.
         numbers: Columns of whole numbers to read as numeric features.
         notice: Called with a message for each column that is read as categories but may
             not be categorical. A column with many distinct whole numbers may be
@@ -82,14 +79,13 @@ def read_features(
     table = pa.Table.from_batches(batches).select(list(read))
     ids = _ids(name, id, table.column(id))
     _, once = np.unique(ids, return_index=True)
-    once.sort()
-    if len(once) < len(ids) and not first:
+    if len(once) < len(ids):
         row = int(np.setdiff1d(np.arange(len(ids)), once)[0])
         raise ValueError(
             f"{name}: column {printable(id)} repeats {quoted(ids[row])} at row {row}; "
             "keep one row per id"
         )
-    values = {}
+    values: dict[str, Any] = {ID: ids}
     for column in read[1:]:
         try:
             array = one_array(table.column(column))
@@ -103,7 +99,7 @@ def read_features(
             ) from error
         if column not in numbers and (said := _said(array)):
             notice(f"{name}: column {printable(column)} holds {said}")
-    return {name: [x[row] for row in once] for name, x in {ID: ids, **values}.items()}
+    return values
 
 
 def _chosen(

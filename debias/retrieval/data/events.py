@@ -17,15 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from debias.data.arrays import (
-    bytes_of,
-    first_fault,
-    first_no_text,
-    plain,
-    value_at,
-    whole_names,
-)
-from debias.data.features import read_features
+from debias.data.arrays import bytes_of, first_no_text, plain, whole_names
 from debias.data.shown import Batch, Fault, names_of, numbers_of
 from debias.data.stores import store_url
 from debias.data.tables import Part, Source, in_memory, near, open_parts
@@ -37,7 +29,6 @@ from debias.retrieval.data.interactions import (
     UNKNOWN,
     FeatureTable,
     Interactions,
-    from_columns,
     whole_times,
 )
 
@@ -280,69 +271,6 @@ def joined_events(parts: Sequence[Events]) -> Events:
         np.concatenate([part.time for part in parts]),
         np.concatenate(targets) if targets else None,
     )
-
-
-def read_interactions(
-    source: Source,
-    user: str = "user",
-    item: str = "item",
-    time: str = "time",
-    weight: str | None = None,
-    user_features: Sequence[str] = (),
-    item_features: Sequence[str] = (),
-    min_count: int = 1,
-) -> Interactions:
-    """Reads interactions from a table of events, optionally with features.
-
-    Args:
-        source, user, item, time: See `read_events`.
-        weight: Name of a column of ratings or counts. If None, events have no weights.
-        user_features, item_features: Names of the feature columns of users and items.
-            The features of a user or item are read from the first row of the user or
-            item. `debias.data.features.read_features` describes the kinds of features.
-        min_count: See `from_columns`.
-
-    Raises:
-        ValueError: A weight is not a number, or `read_events` or `read_features` raises
-            an error.
-
-    >>> table = pa.table({"user": ["007", "7"], "item": [1, 1], "time": [1.5, 1.25]})
-    >>> log = read_interactions(table)
-    >>> log.users.vocabularies["id"].tolist(), log.time.tolist()
-    (['007', '7'], [1.5, 1.25])
-    """
-    every = read_all(source, EventColumns(user, item, time))
-    users, items = (
-        read_features(source, id, names, first=True) if names else None
-        for id, names in ((user, user_features), (item, item_features))
-    )
-    weights = None if weight is None else _weights(source, weight)
-    return from_columns(*every[:3], users, items, weights, min_count)
-
-
-def _weights(source: Source, name: str) -> np.ndarray:
-    pieces = []
-    for part in open_parts(source):
-        if name not in part.schema.names:
-            hint = near(name, part.schema.names)
-            raise ValueError(f"{part.name}: no column {name} for weight: {hint}")
-        start = 0
-        for rows, _ in part.read((name,), (name,)):
-            array = plain(rows.column(name))
-            chosen: dict[str, tuple[str, ...]] = {"weight": (name,)}
-            batch = Batch(part.name, start, {"weight": [array]}, None, chosen)
-            try:
-                values = array.cast(pa.float64())
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                row = first_fault(array, lambda some: some.cast(pa.float64()))
-                what = f"must be a number, got {value_at(array, row)}"
-                raise batch.fault("weight", row, what) from None
-            if values.null_count:
-                row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-                raise batch.fault("weight", row, "is empty", "fill or remove the row")
-            pieces.append(values.to_numpy())
-            start += len(rows)
-    return np.concatenate(pieces)
 
 
 def pending(

@@ -110,9 +110,8 @@ def test_whole_numbers_with_gaps_are_names_wherever_they_come_from(tmp_path, suf
     assert FeatureTable.build(asked).schema["brand"] == {"kind": "numeric"}
 
 
-def test_the_first_row_of_an_id_counts_if_others_may_follow():
+def test_an_id_has_one_row():
     rows = pa.table({"id": ["b", "a", "b"], "x": ["1", "2", "3.5"]})
-    assert read_features(rows, first=True) == {"id": ["b", "a"], "x": [1.0, 2.0]}
     with pytest.raises(ValueError, match="repeats 'b' at row 2"):
         read_features(rows)
 

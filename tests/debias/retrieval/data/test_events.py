@@ -17,8 +17,8 @@ from debias.retrieval.data.events import (
     Events,
     append_events,
     pending,
+    read_all,
     read_events,
-    read_interactions,
 )
 from debias.retrieval.data.interactions import (
     FeatureTable,
@@ -234,7 +234,7 @@ def takes(folder):
 
 
 def test_ids_and_times_are_read_as_they_are_written(tmp_path):
-    log = read_interactions(takes(tmp_path))
+    log = from_columns(*read_all(takes(tmp_path))[:3])
     assert (len(log), len(log.users), len(log.items)) == (724, 61, 30)
     names = log.users.vocabularies["id"].tolist()
     assert {"007", "7"} <= set(names)
@@ -245,28 +245,6 @@ def test_ids_and_times_are_read_as_they_are_written(tmp_path):
     items = [log.items.vocabularies["id"][code - 2] for code in history[0]]
     expected = [f"i{(49 + j * j) % 30}" for j in range(12)]
     assert items == ["i3", *reversed(expected)]
-
-
-def test_features_of_events_are_those_of_the_first_row(tmp_path):
-    path = tmp_path / "events.csv"
-    path.write_text("u,i,t,stars,shelf,price\n07,p,3,5,top,1\n7,p,1,4.5,low,2.5\n")
-    log = read_interactions(path, "u", "i", "t", "stars", item_features=["shelf", "p*"])
-    assert log.weight.tolist() == [5, 4.5]
-    assert log.items.vocabularies["shelf"].tolist() == ["top"]
-    assert log.items.columns["price"].tolist() == [1.0]
-    assert log.users.vocabularies["id"].tolist() == ["07", "7"]
-    assert len(read_interactions(path, "u", "u", "t")) == 2
-    with pytest.raises(ValueError, match=r"no column star for weight: did you mean st"):
-        read_interactions(path, "u", "i", "t", "star")
-    for values, message in (
-        (["1", "much"], "column stars .weight. must be a number, got 'much' at row 1"),
-        ([1.0, None], "column stars .weight. is empty at row 1"),
-    ):
-        rows = {"u": ["a", "b"], "i": ["a", "b"], "t": [1, 2], "stars": values}
-        with pytest.raises(ValueError, match=message):
-            read_interactions(pa.table(rows), "u", "i", "t", "stars")
-    with pytest.raises(ValueError, match="holds no event"):
-        read_interactions(pa.table({"user": [], "item": [], "time": []}))
 
 
 def test_events_join_in_any_order_of_time():
