@@ -131,14 +131,8 @@ class TransformerHistory(keras.layers.Layer):
         return (vectors_shape[0], vectors_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "length": self.length,
-            "blocks": self.blocks,
-            "heads": self.heads,
-            "dropout": self.dropout,
-            "seed": self.seed,
-        }
-        return {**super().get_config(), **own}
+        names = ("length", "blocks", "heads", "dropout", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 HISTORIES = ("mean", "recency", "transformer")

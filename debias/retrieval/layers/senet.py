@@ -33,8 +33,6 @@ class SENet(keras.layers.Layer):
     (2, 4, 8)
     """
 
-    built: bool  # Keras declares no type
-
     def __init__(
         self,
         reduction: int = 2,
@@ -70,7 +68,6 @@ class SENet(keras.layers.Layer):
         """The weights s, (..., F), of fields (..., F, d)."""
         if not self.built:
             self.build(tuple(fields.shape))
-            self.built = True
         return self.excite(self.squeeze(ops.mean(fields, axis=-1)))
 
     def call(self, fields: Tensor) -> Tensor:
@@ -82,9 +79,5 @@ class SENet(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "reduction": self.reduction,
-            "activation": self.activation,
-            "seed": self.seed,
-        }
-        return {**super().get_config(), **own}
+        names = ("reduction", "activation", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -117,7 +117,6 @@ class AugmentedEncoder(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         if not self.encoder.built:
             self.encoder.build(None)
-            self.encoder.built = True
 
     def call(self, features: Mapping[str, Tensor], training: bool = False) -> Tensor:
         extra = self.augment(features["id"])

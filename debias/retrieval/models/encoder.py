@@ -232,13 +232,10 @@ class Encoder(keras.layers.Layer):
         if self.pool is not None:
             length = self.pool.length
             self.pool.build((None, length, self.embedding), (None, length))
-            self.pool.built = True
         if self.reweigh is not None:
             self.reweigh.build((None, count, self.embedding))
-            self.reweigh.built = True
         if self.mix is not None:
             self.mix.build((None, count * self.embedding))
-            self.mix.built = True
 
     def embed(
         self,
@@ -294,22 +291,7 @@ class Encoder(keras.layers.Layer):
         return cls(**with_shared_table(config))
 
 
-def inputs_of(encoder: Any, widths: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Symbolic Keras inputs of an encoder, by name."""
-    inputs = {}
-    for name, kind in encoder.schema.items():
-        numeric, multi = kind["kind"] == "numeric", kind["kind"] == "multivalued"
-        shape = ((widths or {}).get(name),) if multi else ()
-        inputs[name] = keras.Input(
-            shape, name=name, dtype="float32" if numeric else "int32"
-        )
-    if encoder.history is not None:
-        length = encoder.history["length"]
-        inputs[HISTORY] = keras.Input((length,), name=HISTORY, dtype="int32")
-    return inputs
-
-
-def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
+def tower(encoder: Any) -> keras.Model:
     """Makes a Keras model of an encoder, which maps a dict of features to vectors.
 
     The model shares the weights of `encoder` and returns the same vectors as in
@@ -319,8 +301,15 @@ def tower(encoder: keras.layers.Layer, name: str = "tower") -> keras.Model:
     >>> tuple(tower(encoder)({"id": ops.array([2, 3])}).shape)
     (2, 4)
     """
-    inputs = inputs_of(encoder)
-    return keras.Model(inputs, encoder(inputs), name=name)
+    inputs = {}
+    for name, kind in encoder.schema.items():
+        shape = (None,) if kind["kind"] == "multivalued" else ()
+        dtype = "float32" if kind["kind"] == "numeric" else "int32"
+        inputs[name] = keras.Input(shape, name=name, dtype=dtype)
+    if encoder.history is not None:
+        length = encoder.history["length"]
+        inputs[HISTORY] = keras.Input((length,), name=HISTORY, dtype="int32")
+    return keras.Model(inputs, encoder(inputs), name="tower")
 
 
 def encode(

@@ -46,15 +46,6 @@ class Extra(NamedTuple):
         return Extra(items, past, self.decay)
 
 
-def with_prior(vectors: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Appends the coordinates (n, m) of an `Extra` to item vectors (n, d).
-
-    >>> with_prior(np.ones((2, 1), "float32"), np.array([[0.5], [2.0]])).tolist()
-    [[1.0, 0.5], [1.0, 2.0]]
-    """
-    return np.concatenate([vectors, prior.astype(vectors.dtype)], axis=1)
-
-
 def with_past(vectors: Tensor, past: Tensor | None = None) -> Tensor:
     """Appends `past` (B, r), and 1 for the item prior, to user vectors (..., d).
 
@@ -103,7 +94,6 @@ class ExtendedUser(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         if not self.encoder.built:
             self.encoder.build(None)
-            self.encoder.built = True
         if self.rank:
             self.past = self.add_weight(
                 shape=(self.codes, self.rank),
@@ -148,7 +138,6 @@ class Extended:
         codes, rank = extra.past.shape
         self.user = ExtendedUser(model.user, codes, rank, extra.decay)
         self.user.build(None)
-        self.user.built = True
         if self.user.rank:
             self.user.past.assign(extra.past)
 
@@ -165,4 +154,5 @@ class Extended:
         """Item vectors (n, d + r + 1)."""
         code = np.asarray(features[ID])
         known = np.where(code < len(self.extra.items), code, 0)
-        return with_prior(self.model.item_vectors(features), self.extra.items[known])
+        vectors = self.model.item_vectors(features)
+        return np.hstack([vectors, self.extra.items[known].astype(vectors.dtype)])

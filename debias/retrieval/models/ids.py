@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from debias.layers.embedding import RowEmbedding
+from debias.retrieval.data.interactions import FIRST, ID
 from debias.retrieval.models.two_tower import RetrievalModel, Schema
-
-ID, FIRST = "id", 2  # as in debias.retrieval.data.interactions
 
 
 class IdTables(NamedTuple):

@@ -94,9 +94,7 @@ class InterestEncoder(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         length = self.history["length"]
         self.capsules.build((None, length, self.dim), (None, length))
-        self.capsules.built = True
         self.mix.build((None, None, (len(self.schema) + 1) * self.dim))
-        self.mix.built = True
 
     def live(self, features: Mapping[str, Tensor]) -> Tensor:
         """(B, K) bool, whether each interest of a user exists."""

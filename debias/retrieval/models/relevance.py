@@ -87,7 +87,6 @@ class PairRelevance(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         if not self.model.built:
             self.model.build(None)
-            self.model.built = True
 
     def _rows(self, side: str, rows: Tensor) -> dict[str, Tensor]:
         rows = ops.cast(rows, "int32")

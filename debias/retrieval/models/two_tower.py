@@ -117,7 +117,6 @@ class RetrievalModel(SteppingModel):
         for part in (self.user, self.item):
             if not part.built:
                 part.build(None)
-                part.built = True
 
     def encode_user(self, batch: Mapping[str, Any], training: bool = False) -> Tensor:
         return self.user(batch["user"], training=training)
@@ -246,17 +245,13 @@ class RetrievalModel(SteppingModel):
             self.auxiliary(batch, users, items)
         return ops.stack([own, negatives], axis=-1)
 
-    def user_vectors(
-        self, features: Mapping[str, np.ndarray], block: int = 4096
-    ) -> np.ndarray:
+    def user_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """User vectors (n, dim), or (n, K, dim) for several interests, in NumPy."""
-        return encode(self.user, features, block)
+        return encode(self.user, features)
 
-    def item_vectors(
-        self, features: Mapping[str, np.ndarray], block: int = 4096
-    ) -> np.ndarray:
+    def item_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Item vectors (n, dim), as a NumPy array."""
-        return encode(self.item, features, block)
+        return encode(self.item, features)
 
     def get_config(self) -> dict[str, Any]:
         parts = {
@@ -343,11 +338,9 @@ class TwoTower(RetrievalModel):
             return users
         return part_of_target(users, batch["target"], len(self.worth))
 
-    def item_vectors(
-        self, features: Mapping[str, np.ndarray], block: int = 4096
-    ) -> np.ndarray:
+    def item_vectors(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Item vectors (n, dim); each part is multiplied by the worth of its target."""
-        vectors = super().item_vectors(features, block)
+        vectors = super().item_vectors(features)
         if not self.worth:
             return vectors
         size = vectors.shape[1] // len(self.worth)
