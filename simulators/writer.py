@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from debias.data.files import alone, atomic_write
+from debias.data.files import alone, atomic_write, sha256
 from debias.data.log_files import COMPRESSION, PLAIN, ROW_GROUP
 from debias.types import Over
 from simulators.clicks import BLOCK, Simulation
@@ -129,7 +129,7 @@ def _shard(
         "file": name,
         "sessions": stop - start,
         "bytes": path.stat().st_size,
-        "sha256": _checksum(path),
+        "sha256": sha256(path),
     }
 
 
@@ -189,7 +189,7 @@ def verify(folder: str | Path) -> None:
         raise ValueError(f"{folder}: the run did not finish; start it again")
     for shard in found["shards"]:
         path = Path(folder) / shard["file"]
-        if not path.exists() or _checksum(path) != shard["sha256"]:
+        if not path.exists() or sha256(path) != shard["sha256"]:
             raise ValueError(f"{path}: is missing or has changed")
 
 
@@ -319,8 +319,3 @@ def _sync(path: Path) -> None:
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     with _on_disk(folder / MANIFEST) as aside:
         aside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

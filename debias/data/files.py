@@ -277,6 +277,12 @@ def array_hash(arrays: Mapping[str, np.ndarray]) -> str:
     return sampled_hash(sizes, lambda number, *span: parts[number][slice(*span)].data)
 
 
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the bytes of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def content_hash(*paths: Path) -> str:
     """Hash of all bytes of the files, as 32 hexadecimal digits."""
     total = hashlib.blake2b(digest_size=16)

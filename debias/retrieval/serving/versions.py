@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from debias.data.files import sha256
 from debias.engine.scoring import Scorer, read_onnx
 from debias.retrieval.data.interactions import FIRST, ID, FeatureTable
 from debias.retrieval.data.repeats import Repeat
@@ -190,7 +191,7 @@ def publish(
             _write(aside, tower, users, items, index, histories, once, ranker, about)
         if _served(place) != before:
             raise ValueError(f"{root}: another process published meanwhile; try again")
-        _switch(place, name)
+        place.switch(name)
         _drop_old(place, name, before or name, keep)
     return name
 
@@ -292,7 +293,7 @@ def _write(
         index.searcher.save(folder)
     _check_tower(UserTower(folder / "tower.onnx"), users, index)
     about["files"] = {
-        file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}
+        file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.iterdir())
     }
     text = json.dumps({**about, "sha256": _seal(about)}, indent=1)
@@ -444,7 +445,7 @@ def roll_back(root: str | Path, name: str | None = None) -> str:
             name = older[-1]
         place, key = _kept(storage(root), name)
         _read(place.folder(key))
-        _switch(place, name)
+        place.switch(name)
     return name
 
 
@@ -517,7 +518,7 @@ def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
                 f"{path}: has {path.stat().st_size} bytes, but the manifest says "
                 f"{expected['bytes']}; {_ADVICE}"
             )
-        if _digest(path) != expected["sha256"]:
+        if sha256(path) != expected["sha256"]:
             raise ValueError(f"{path}: does not match its checksum; {_ADVICE}")
     for path in folder.iterdir():
         if path.name not in (*about["files"], MANIFEST) and path.name[0] != ".":
@@ -545,14 +546,15 @@ def _read(folder: Path) -> Version:
         _check_tower(tower, users, index)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}; {_ADVICE}") from None
-    path = folder / "histories.npy"
-    histories = np.load(path, mmap_mode="r") if path.exists() else None
-    path = folder / "taken.npy"
-    taken = None
-    if path.exists():
-        rows, counts = np.load(path, mmap_mode="r")
-        ends = np.load(folder / "taken_offsets.npy", mmap_mode="r")
-        taken = Taken(rows, counts, ends)
+
+    def stored(name: str) -> Any:
+        path = folder / name
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    histories, taken = stored("histories.npy"), stored("taken.npy")
+    if taken is not None:
+        rows, counts = taken
+        taken = Taken(rows, counts, stored("taken_offsets.npy"))
     path = folder / "ranker.onnx"
     ranker = _open_ranker(path) if path.exists() else None
     parts = tower, users, items, index, histories, about, ranker, taken
@@ -604,12 +606,3 @@ def _plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def _seal(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _switch(place: Storage, name: str) -> None:
-    place.switch(name)

@@ -11,6 +11,7 @@ import pytest
 from debias.artifacts import open_scorer
 from debias.engine.scoring import Scorer
 from debias.retrieval.serving import versions
+from debias.retrieval.serving.storage import Disk
 from debias.serve.app import service
 from debias.serve.live import last_good
 from tests.debias.retrieval import worlds
@@ -426,15 +427,15 @@ def test_a_new_version_and_a_roll_back_are_taken_over(client, root, tmp_path):
 
 
 def test_a_damaged_version_is_refused_and_the_old_one_serves_on(client, root, tmp_path):
-    publish = versions._switch
+    switch = Disk.switch
 
     def damaged(place, name):
         path = root / "versions" / name / "manifest.json"
         worlds.overwrite(path, path.read_text()[:100])
-        publish(place, name)
+        switch(place, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "_switch", damaged)
+        patch.setattr(Disk, "switch", damaged)
         worlds.publish(root, tmp_path, 2)
     until(lambda: client.get("/health").json()["refused"])
     health = client.get("/health").json()

@@ -11,14 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from debias.data.files import cache_folder
 from debias.retrieval.data import datasets as datasets
-from debias.retrieval.data.datasets import (
-    MOVIELENS,
-    TA_FENG,
-    Wheel,
-    cache_folder,
-    fetch,
-)
+from debias.retrieval.data.datasets import MOVIELENS, TA_FENG, Wheel, fetch
 from debias.retrieval.data.interactions import leave_last_out
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from debias.data.files import sha256
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.index import Index, build, hnsw
@@ -173,7 +174,7 @@ def test_a_version_that_is_whole_but_does_not_fit_itself_is_refused(root):
     about = versions.manifest(root)
     about["files"]["tower.onnx"] = {
         "bytes": (folder / "tower.onnx").stat().st_size,
-        "sha256": versions._digest(folder / "tower.onnx"),
+        "sha256": sha256(folder / "tower.onnx"),
     }
     text = json.dumps({**about, "sha256": versions._seal(about)})
     worlds.overwrite(folder / "manifest.json", text)
