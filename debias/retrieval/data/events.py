@@ -403,12 +403,13 @@ def append_events(
     item_table, bare_items = _with_rows(log.items, events.item, items, "items")
     user = user_table.encode({ID: events.user})[0][ID] - FIRST
     item = item_table.encode({ID: events.item})[0][ID] - FIRST
-    time = events.time
-    target = _target_codes(log, events)
+    time, target = events.time, _target_codes(log, events)
     new = _first_times(log, user, item, time, target)
     weight = None
     if log.weight is not None:
         weight = np.append(log.weight, np.ones(len(new), np.float32))
+    if log.target is not None and target is not None:
+        target = np.append(log.target, target[new]).astype(np.int32)
     grown = replace(
         log,
         user=np.append(log.user, user[new]).astype(np.int32),
@@ -417,9 +418,21 @@ def append_events(
         users=user_table,
         items=item_table,
         weight=weight,
-        target=_longer(log.target, target, new),
+        target=target,
         _sorted={},
     )
+    lacks = {
+        side: {"count": bare, "features": [n for n in table.columns if n != ID]}
+        for side, table, bare in (
+            ("users", user_table, bare_users),
+            ("items", item_table, bare_items),
+        )
+        if bare
+    }
+    unknown = {
+        "users": _unknown(log.users, user_table),
+        "items": _unknown(log.items, item_table),
+    }
     return Appended(
         grown,
         len(new),
@@ -428,22 +441,8 @@ def append_events(
         len(item_table) - len(log.items),
         bare_users + bare_items,
         _late(log, user[new], time[new]),
-        {
-            side: {"count": count, "features": [n for n in table.columns if n != ID]}
-            for side, table, count in (
-                ("users", user_table, bare_users),
-                ("items", item_table, bare_items),
-            )
-            if count
-        },
-        {
-            side: found
-            for side, old, new in (
-                ("users", log.users, user_table),
-                ("items", log.items, item_table),
-            )
-            if (found := _unknown(old, new))
-        },
+        lacks,
+        {side: found for side, found in unknown.items() if found},
     )
 
 
@@ -463,14 +462,6 @@ def _late(log: Interactions, user: np.ndarray, time: np.ndarray) -> int:
     latest = np.full(len(log.users), -np.inf)
     np.maximum.at(latest, log.user, log.time)
     return int((time[known] < latest[user[known]]).sum())
-
-
-def _longer(
-    old: np.ndarray | None, more: np.ndarray | None, new: np.ndarray
-) -> np.ndarray | None:
-    if old is None or more is None:
-        return None
-    return np.append(old, more[new]).astype(np.int32)
 
 
 def _target_codes(log: Interactions, events: Events) -> np.ndarray | None:

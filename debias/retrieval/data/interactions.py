@@ -485,25 +485,22 @@ class Interactions:
         """
         inside = np.ones(len(self), bool)
         while True:
-            enough = (
-                np.bincount(self.user[inside], minlength=len(self.users)) >= users
-            )[self.user]
-            enough &= (
-                np.bincount(self.item[inside], minlength=len(self.items)) >= items
-            )[self.item]
+            events = self.take(inside)
+            counts = np.bincount(events.user, minlength=len(self.users))
+            enough = (counts >= users)[self.user]
+            enough &= (events.popularity() >= items)[self.item]
             if not (inside & ~enough).any():
                 break
             inside &= enough
-        part = self.take(inside)
-        user_rows, user = np.unique(part.user, return_inverse=True)
-        item_rows, item = np.unique(part.item, return_inverse=True)
+        user_rows, user = np.unique(events.user, return_inverse=True)
+        item_rows, item = np.unique(events.item, return_inverse=True)
         before = self.before
         if before is not None:
             number = np.full(len(self.items), -1)
             number[item_rows] = np.arange(len(item_rows))
             before = before.select(user_rows).renumbered(number)
         return replace(
-            part,
+            events,
             before=before,
             user=user.astype(np.int32),
             item=item.astype(np.int32),
