@@ -58,16 +58,12 @@ LEARNERS = "learners"  # folder of training states, beside the versions
 REBUILD = 0.1  # share of the catalogue whose change makes the index be rebuilt
 
 
-def _nothing(events: int) -> None:
-    return
-
-
 def full_update(
     learner: Learner,
     events: Events,
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
-    progress: Progress = _nothing,
+    progress: Progress = lambda events: None,
 ) -> Appended:
     """Trains all weights in one shuffled pass over the events.
 
@@ -98,8 +94,6 @@ class Increment(NamedTuple):
         items: Rows of items whose vector changed, including new items.
         vectors: (n, d) vectors of the n items in `items`.
         before, after: Id tables of the user tower before and after the update.
-        dense: SHA-256 of all weights outside the id tables; an incremental update does
-            not change these weights.
     """
 
     appended: Appended
@@ -108,7 +102,6 @@ class Increment(NamedTuple):
     vectors: np.ndarray
     before: list[np.ndarray]
     after: list[np.ndarray]
-    dense: str
 
 
 def incremental_update(
@@ -116,7 +109,7 @@ def incremental_update(
     events: Events,
     users: Mapping[str, Any] | None = None,
     items: Mapping[str, Any] | None = None,
-    progress: Progress = _nothing,
+    progress: Progress = lambda events: None,
 ) -> Increment:
     """Trains only id embeddings in one pass over the events.
 
@@ -155,7 +148,6 @@ def incremental_update(
         learner.item_vectors(rows),
         [*before.users, *before.past],
         [*after.users, *after.past],
-        dense,
     )
 
 
@@ -262,7 +254,7 @@ def publish_full(
     return _publish(
         root,
         learner,
-        learner.user_tower(),
+        learner.served.user,
         index,
         {**(about or {}), "kind": "full", **state, "full": state},
         keep,
@@ -301,7 +293,7 @@ def publish_increment(
     with tempfile.TemporaryDirectory() as folder:
         tower = Path(folder) / "tower.onnx"
         fits = replace_tables(served.tower, increment.before, increment.after, tower)
-        side = tower if fits else learner.user_tower()
+        side = tower if fits else learner.served.user
         kept = keep, _ranker(served), served.repeat
         return _publish(root, learner, side, index, about, *kept)
 
@@ -455,7 +447,7 @@ def update(
     items: Mapping[str, Any] | None = None,
     how: How = None,
     keep: int = 3,
-    start: Callable[[int], Progress] = lambda events: _nothing,
+    start: Callable[[int], Progress] = lambda total: lambda events: None,
 ) -> Iterator[Report]:
     """Applies the new events of a stream to the published version.
 

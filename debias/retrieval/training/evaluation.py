@@ -20,6 +20,7 @@ from debias.retrieval.data.taken import is_taken
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 CUTOFFS = (10, 50, 100)
+TYPICAL = 2000  # most users whose mean is a typical user
 
 
 def dot_scores(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -98,14 +99,13 @@ def ranks_of_each(
     target: np.ndarray,
     seen: tuple[np.ndarray, np.ndarray],
     repeats: Sequence[Repeat],
-    block: int = 512,
 ) -> np.ndarray:
     """(R, T) ranks by R scorers that share computations; see `ranks`.
 
     Args:
         score: Function from query numbers (B,) to an iterator over R score matrices (B,
             N). `ranks_of_each` overwrites a matrix before it requests the next matrix.
-        query, target, seen, block: See `ranks`.
+        query, target, seen: See `ranks`.
         repeats: Policy of each scorer.
 
     >>> both = lambda q: (sign * np.array([[3.0, 2.0]]) for sign in (1, -1))
@@ -115,7 +115,7 @@ def ranks_of_each(
            [2.]])
     """
     rank = np.empty((len(repeats), len(query)))
-    for here in _blocks(query, target, seen, block):
+    for here in _blocks(query, target, seen):
         for row, (scores, repeat) in enumerate(
             zip(score(here.queries), repeats, strict=True)
         ):
@@ -153,7 +153,7 @@ def _blocks(
     query: np.ndarray,
     target: np.ndarray,
     seen: tuple[np.ndarray, np.ndarray],
-    block: int,
+    block: int = 512,
 ) -> Iterator[_Block]:
     rows, offsets = (np.asarray(part) for part in seen)
     queries = len(offsets) - 1
@@ -251,7 +251,6 @@ def recall_metrics(
     rank: np.ndarray,
     query: np.ndarray,
     cutoffs: Sequence[int] = CUTOFFS,
-    scale: int = 10,
     target: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Ranking metrics of targets, averaged over queries.
@@ -259,8 +258,8 @@ def recall_metrics(
     hr@k is the share of queries with a target of rank at most k. recall@k is the share
     of a query's targets that have rank at most k. ndcg@k is the sum of 1 / log2(1 +
     rank) over the targets of rank at most k, divided by the largest possible sum. mrr
-    is 1 / best rank of a query's targets. `mrr/scale` is 1 / ceil(best rank / scale),
-    as in the DAT article. recall, ndcg and mrr are means over queries.
+    is 1 / best rank of a query's targets. mrr/10 is 1 / ceil(best rank / 10), as in the
+    DAT article. recall, ndcg and mrr are means over queries.
 
     Queries without a target are not counted. Without any target, every metric is NaN.
 
@@ -268,7 +267,6 @@ def recall_metrics(
         rank: (T,) rank of each target. Excluded targets have infinite ranks.
         query: (T,) int, query of each target.
         cutoffs: The cutoffs k of the metrics.
-        scale: The scale of `mrr/scale`.
         target: (T,) item of each target. Repeated targets of a query count once. If
             None, targets of a query with equal ranks count as one target.
 
@@ -283,7 +281,7 @@ def recall_metrics(
     _, group, counts = np.unique(query, return_inverse=True, return_counts=True)
     if not len(rank):
         names = [f"{name}@{k}" for name in ("hr", "recall", "ndcg") for k in cutoffs]
-        return dict.fromkeys([*names, "mrr", f"mrr/{scale}"], float("nan"))
+        return dict.fromkeys([*names, "mrr", "mrr/10"], float("nan"))
     metrics = {}
     for k in cutoffs:
         inside = rank <= k
@@ -295,7 +293,7 @@ def recall_metrics(
     best = np.full(len(counts), np.inf)
     np.minimum.at(best, group, rank)
     metrics["mrr"] = float((1 / best).mean())
-    metrics[f"mrr/{scale}"] = float((1 / np.ceil(best / scale)).mean())
+    metrics["mrr/10"] = float((1 / np.ceil(best / 10)).mean())
     return metrics
 
 
@@ -348,7 +346,6 @@ def evaluate_scores(
     popularity: np.ndarray,
     cutoffs: Sequence[int] = CUTOFFS,
     block: int = 512,
-    head_share: float = 0.2,
     repeat: str | Repeat = "exclude",
 ) -> dict[str, float]:
     """All metrics of a scorer (a tower or a baseline) over the whole catalogue.
@@ -357,7 +354,7 @@ def evaluate_scores(
 
         coverage@k         share of the catalogue that is among the k best items of at
                            least one query; k is the second cutoff, or the only one
-        head_hr@k, ...     hr over targets among the most popular `head_share` of items
+        head_hr@k, ...     hr over targets in `head_items`, a fifth of the items
         tail_hr@k, ...     hr over all other targets
 
     The function warns if hr at a cutoff is below the hr of a ranking by popularity.
@@ -366,7 +363,6 @@ def evaluate_scores(
         score, query, target, seen, block, repeat: See `ranks`.
         popularity: (N,) number of training events of each item.
         cutoffs: The cutoffs k of the metrics, in increasing order.
-        head_share: Share of the items that count as popular.
 
     Raises:
         ValueError: There is no target, or `ranks` raises an error.
@@ -378,7 +374,7 @@ def evaluate_scores(
     metrics = recall_metrics(rank, query, cutoffs, target=target)
     shown = np.unique(listed[listed >= 0])
     metrics[f"coverage@{middle}"] = len(shown) / len(popularity)
-    in_head = head_items(popularity, head_share)[target]
+    in_head = head_items(popularity)[target]
     for name, part in (("head", in_head), ("tail", ~in_head)):
         own = recall_metrics(rank[part], query[part], cutoffs, target=target[part])
         metrics |= {f"{name}_hr@{k}": own[f"hr@{k}"] for k in cutoffs}
@@ -490,7 +486,8 @@ def evaluate(
         users[(nobody, 0) if users.ndim == 3 else nobody] = typical_user(model, log)
     target = log.items.encode({ID: events.item})[0][ID] - FIRST
     there = target >= 0
-    _warn_learned(log, events)
+    user = queries.features[ID][queries.query] - FIRST
+    _warn_learned(log, user, target, events.time)
     rank, policy = np.full(len(target), np.inf), Repeat.of(repeat)
 
     def score(q: np.ndarray) -> np.ndarray:
@@ -520,15 +517,15 @@ def evaluate(
     }
 
 
-def _warn_learned(log: Interactions, events: Events) -> None:
+def _warn_learned(
+    log: Interactions, user: np.ndarray, item: np.ndarray, time: np.ndarray
+) -> None:
     """Warns if events have the same user, item and time as events of the log."""
     size = np.int64(len(log.items) + 1)
-    user = log.users.encode({ID: events.user})[0][ID] - FIRST
-    item = log.items.encode({ID: events.item})[0][ID] - FIRST
     pair, learned = (u * size + i for u, i in ((user, item), (log.user, log.item)))
     mine = np.isin(learned, pair)  # few, except with many repeats
     known = set(zip(learned[mine].tolist(), log.time[mine].tolist(), strict=True))
-    asked = zip(pair.tolist(), events.time.tolist(), strict=True)
+    asked = zip(pair.tolist(), time.tolist(), strict=True)
     again = sum(event in known for event in asked)
     if again:
         warnings.warn(
@@ -539,24 +536,25 @@ def _warn_learned(log: Interactions, events: Events) -> None:
         )
 
 
-def typical_user(model: Encodes, log: Interactions, most: int = 2000) -> np.ndarray:
+def typical_user(model: Encodes, log: Interactions) -> np.ndarray:
     """(d,) mean vector of users, which represents a user without known features.
 
     The inner product of this vector with an item vector is the item's mean score over
     users. So this vector orders items roughly by popularity. The tower is not trained
     on users without id, history and features, so the tower's output for such users
-    would order items at random.
+    would order items at random. The mean has at most `TYPICAL` users, evenly spaced
+    among the users with events. If users have several vectors, zero vectors are
+    ignored.
 
     Args:
         model: A `debias.retrieval.models.RetrievalModel`.
         log: Earlier events.
-        most: Largest number of users in the mean. The users are evenly spaced among the
-            users with events. If users have several vectors, zero vectors are ignored.
     """
     active = np.unique(log.user)
     if not len(active):
         active = np.arange(len(log.users))
-    some = active[np.linspace(0, len(active) - 1, min(most, len(active))).astype(int)]
+    count = min(TYPICAL, len(active))
+    some = active[np.linspace(0, len(active) - 1, count).astype(int)]
     history, _ = log.histories(max(history_length(model), 1), some)
     vectors = model.user_vectors({**log.users.take(some), "history": history})
     rows = vectors.reshape(-1, vectors.shape[-1])

@@ -12,6 +12,7 @@ from debias.retrieval.data.taken import Taken, owners
 from debias.retrieval.training.evaluation import Encodes, dot_scores, history_length
 
 USERS = 5_000  # most held-out events to which the weights are fitted
+BLOCK = 512  # users scored at a time
 CUTOFF = 50  # cutoff of the NDCG that chooses the shift
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 LEAST_OWN = -1.0  # lower bound of w3, at which the scores of taken items do not count
@@ -113,9 +114,7 @@ def fit_weights(choices: Choices, prior: float = PRIOR) -> np.ndarray:
     return found
 
 
-def fit_repeat(
-    model: Encodes, log: Interactions, held_out: Interactions, most: int = USERS
-) -> Repeat:
+def fit_repeat(model: Encodes, log: Interactions, held_out: Interactions) -> Repeat:
     """Fits the policy "model" on events that the model was not trained on.
 
     Args:
@@ -123,9 +122,8 @@ def fit_repeat(
             items among the negatives. The temperature of the model converts scores to
             logits.
         log: Events before the held-out events.
-        held_out: Held-out events, with the tables of `log`.
-        most: Largest number of held-out events to use. If `held_out` has more events,
-            the used events are evenly spaced.
+        held_out: Held-out events, with the tables of `log`. If there are more than
+            `USERS` events, the used events are evenly spaced.
 
     Raises:
         ValueError: `held_out` is empty.
@@ -142,7 +140,7 @@ def fit_repeat(
         return [scores]
 
     temperature = float(getattr(model, "temperature", 1.0))
-    (found,) = fit_repeats(score, log, held_out, temperature, most)
+    (found,) = fit_repeats(score, log, held_out, temperature)
     return found._replace(linear=linear.linear)
 
 
@@ -151,8 +149,6 @@ def fit_repeats(
     log: Interactions,
     held_out: Interactions,
     temperature: float = 1.0,
-    most: int = USERS,
-    block: int = 512,
 ) -> list[Repeat]:
     """Fits several scorers for the policy named "model", and shares their computations.
 
@@ -160,21 +156,19 @@ def fit_repeats(
         score: Function from rows of users (B,) to an iterator over score matrices (B,
             N), one per scorer. `fit_repeats` overwrites a matrix before it requests the
             next matrix.
-        log, held_out, most: See `fit_repeat`.
+        log, held_out: See `fit_repeat`.
         temperature: Divisor that converts scores to logits.
-        block: Number of users to score at a time.
 
     Raises:
         ValueError: `held_out` is empty.
     """
     if not len(held_out):
         raise ValueError("held_out must hold at least one event, got none")
-    if len(held_out) > most:
-        held_out = held_out.take(np.linspace(0, len(held_out) - 1, most).astype(int))
+    if len(held_out) > USERS:
+        held_out = held_out.take(np.linspace(0, len(held_out) - 1, USERS).astype(int))
     taken = Taken.of(*log.seen(held_out.user))
     found: dict[int, list[_Split]] = {}
-    for start in range(0, len(held_out), block):
-        some = np.arange(start, min(start + block, len(held_out)))
+    for some in np.split(np.arange(len(held_out)), range(BLOCK, len(held_out), BLOCK)):
         here, target = taken.select(some), held_out.item[some]
         for number, scores in enumerate(score(held_out.user[some])):
             parts = _split(scores, here, target, temperature)

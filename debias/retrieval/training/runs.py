@@ -54,20 +54,12 @@ Raw = Mapping[str, Any] | None
 PIECE = 1 << 16  # items that a worker encodes at a time, whole blocks of a tower
 
 
-def _nothing(amount: float) -> None:
-    return
-
-
-def _unsaid(text: str) -> None:
-    return
-
-
 def read_log(
     source: str,
     columns: EventColumns,
     users: Raw = None,
     items: Raw = None,
-    progress: Callable[[float], None] = _nothing,
+    progress: Callable[[float], None] = lambda share: None,
     targets: Sequence[str] = (),
 ) -> tuple[Interactions, dict[str, Any]]:
     """Reads all events of a source, and makes the tables of users and items.
@@ -119,8 +111,8 @@ def train(
     recipes: Sequence[Recipe],
     passes: int | None = None,
     hold_out: bool = False,
-    progress: Callable[[int], None] = _nothing,
-    at: Callable[[str], None] = _unsaid,
+    progress: Callable[[int], None] = lambda events: None,
+    at: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
     """Starts or resumes training in a folder, and saves the learner after each pass.
 
@@ -343,15 +335,10 @@ def open_run(folder: Path) -> Run:
     """
     report_path, request_path = folder / "report.json", folder / "train.json"
     if not report_path.exists():
-        begun = request_path.exists()
-        raise ValueError(
-            f"{folder}: "
-            + (
-                "the training did not finish; run its command again"
-                if begun
-                else "is no folder that debias retrieval train wrote"
-            )
-        )
+        why = "is no folder that debias retrieval train wrote"
+        if request_path.exists():
+            why = "the training did not finish; run its command again"
+        raise ValueError(f"{folder}: {why}")
     report = read_record(report_path, [])
     if "recipe" not in report and "candidates" in report:
         raise ValueError(

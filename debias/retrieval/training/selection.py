@@ -64,14 +64,6 @@ ADDING = 4  # cost of trying additions to a trial, in evaluations
 EASE_ITEMS = 6_000  # with more items, the inverse in EASE would take minutes
 
 
-def _nothing(events: int) -> None:
-    return
-
-
-def _unsaid(text: str) -> None:
-    return
-
-
 class HeldOut(NamedTuple):
     """A log that is split into known and held-out events.
 
@@ -86,17 +78,13 @@ class HeldOut(NamedTuple):
     rule: str
 
 
-def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
+def hold_out(log: Interactions) -> HeldOut:
     """Holds out events for selection: each user's last event, or the last period.
 
     If most users with at least two events took their last two items at the same time,
     the log consists of baskets. The rest of a basket would reveal its last item. So for
     baskets, the events in the latest tenth of the log are held out instead, for users
     with earlier events.
-
-    Args:
-        seed: Random seed that chooses the last event among several events at the same
-            time.
 
     Raises:
         ValueError: No event can be held out.
@@ -125,7 +113,7 @@ def hold_out(log: Interactions, seed: int = 0) -> HeldOut:
         held = held.take(np.isin(held.user, known.user))
         if len(held):
             return HeldOut(known, held, "period")
-    return HeldOut(*leave_last_out(log, seed=seed), "last")
+    return HeldOut(*leave_last_out(log), "last")
 
 
 class Judge(NamedTuple):
@@ -263,7 +251,7 @@ def trial(
     recipe: Recipe,
     held: HeldOut,
     passes: int | None = None,
-    progress: Callable[[int], None] = _nothing,
+    progress: Callable[[int], None] = lambda events: None,
     parts: "Parts | None" = None,
 ) -> Trial:
     """Trains a candidate and evaluates it on held-out events.
@@ -339,7 +327,9 @@ class Parts(NamedTuple):
     trends: list[tuple[float, float]]
 
 
-def parts_of(held: HeldOut, progress: Callable[[int], None] = _nothing) -> Parts:
+def parts_of(
+    held: HeldOut, progress: Callable[[int], None] = lambda events: None
+) -> Parts:
     """Chooses the linear part and the trends that may be added to a tower.
 
     Columns are divided by a power of their counts if the gain in DCG at 50 exceeds two
@@ -475,7 +465,7 @@ def _gain(rank: np.ndarray) -> np.ndarray:
 def rivals(
     held: HeldOut,
     repeat: str = "exclude",
-    progress: Callable[[int], None] = _nothing,
+    progress: Callable[[int], None] = lambda events: None,
 ) -> Iterator[tuple[str, dict[str, float], np.ndarray]]:
     """Yields each baseline's name, best settings, and NDCG at 50 of each user.
 
@@ -575,8 +565,8 @@ def select(
     passes: int | None = None,
     compare: bool = True,
     keep: str | Path | None = None,
-    progress: Callable[[int], None] = _nothing,
-    at: Callable[[str], None] = _unsaid,
+    progress: Callable[[int], None] = lambda events: None,
+    at: Callable[[str], None] = lambda part: None,
 ) -> Choice:
     """Chooses among recipes by held-out events.
 
@@ -688,7 +678,7 @@ def trained(
     log: Interactions,
     recipe: Recipe,
     passes: int,
-    progress: Callable[[int], None] = _nothing,
+    progress: Callable[[int], None] = lambda events: None,
 ) -> Learner:
     """Trains a learner with averaged weights on a whole log."""
     learner = new_learner(recipe.build(), log, recipe.training_config())

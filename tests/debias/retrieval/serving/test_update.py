@@ -95,7 +95,6 @@ def test_an_increment_moves_ids_only_and_tells_all_that_moved(learner, events):
     step = incremental_update(learner, of(events), items=RAW_ITEMS)
     for old, new in zip(dense, dense_weights(learner.model), strict=True):
         np.testing.assert_array_equal(old, np.array(new))
-    assert step.dense == checksum(dense_weights(learner.model))
     after = learner.model.item_vectors(learner.log.items.columns)
     np.testing.assert_allclose(step.vectors, after[step.items], atol=1e-6)
     rest = np.setdiff1d(np.arange(len(before)), step.items)

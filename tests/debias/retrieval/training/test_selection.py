@@ -243,7 +243,7 @@ def test_fashion_is_chosen_where_there_is_one_and_moves_every_score_by_the_prior
     scores = selection.scorer(learner)(users)
     wanted = plain + linear + learner.trend_prior()
     np.testing.assert_allclose(scores, wanted, atol=1e-4)
-    served = learner.user_tower()(learner.user_features(users))
+    served = learner.served.user(learner.user_features(users))
     np.testing.assert_allclose(
         np.asarray(served) @ learner.item_vectors().T, scores, atol=1e-4
     )
