@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -359,9 +358,9 @@ class Appended(NamedTuple):
     users: int
     items: int
     bare: int
-    late: int = 0
-    lacks: Mapping[str, Any] = MappingProxyType({})
-    unknown: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    late: int
+    lacks: Mapping[str, Any]
+    unknown: Mapping[str, Mapping[str, int]]
 
 
 def append_events(

@@ -19,6 +19,7 @@ from debias.data.text import one_of
 from debias.retrieval.data.taken import Ragged, Taken, joined
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2
+_COLUMNS = ("user", "item", "time", "weight", "target")  # one entry per event
 
 
 @dataclass(frozen=True)
@@ -147,16 +148,15 @@ class FeatureTable:
                 columns[name] = np.nan_to_num(numbers)
                 continue
             flat, lengths = _flatten(name, values)
-            if name == ID and (lengths is not None or len(np.unique(flat)) < len(flat)):
-                unique, counts = np.unique(flat, return_counts=True)
-                raise ValueError(
-                    "column 'id' must be one distinct value per row; "
-                    f"{unique[counts > 1][:3].tolist()} repeat"
-                )
-            needed = min_count if isinstance(min_count, int) else min_count.get(name, 1)
             words, first, counts = np.unique(
                 flat, return_index=True, return_counts=True
             )
+            if name == ID and (lengths is not None or (counts > 1).any()):
+                raise ValueError(
+                    "column 'id' must be one distinct value per row; "
+                    f"{words[counts > 1][:3].tolist()} repeat"
+                )
+            needed = min_count if isinstance(min_count, int) else min_count.get(name, 1)
             keep = (words != "") & (counts >= (1 if name == ID else needed))
             order = np.argsort(first[keep], kind="stable")
             vocabularies[name] = words[keep][order]
@@ -313,7 +313,7 @@ class Interactions:
     _sorted: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("user", "item", "time", "weight", "target"):
+        for name in _COLUMNS:
             column = getattr(self, name)
             if column is not None and np.shape(column) != (len(self.user),):
                 raise ValueError(
@@ -335,17 +335,12 @@ class Interactions:
 
     def take(self, index: np.ndarray) -> "Interactions":
         """The events at `index` (positions or a mask), with unchanged tables."""
-        weight = None if self.weight is None else self.weight[index]
-        target = None if self.target is None else self.target[index]
-        return replace(
-            self,
-            user=self.user[index],
-            item=self.item[index],
-            time=self.time[index],
-            weight=weight,
-            target=target,
-            _sorted={},
-        )
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        taken: dict[str, Any] = {
+            name: None if column is None else column[index]
+            for name, column in columns.items()
+        }
+        return replace(self, **taken, _sorted={})
 
     def of_target(self, name: str) -> "Interactions":
         """The events of one kind, which is a name in `targets`.
@@ -654,13 +649,13 @@ def from_columns(
     )
 
 
-def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
+def mutual_information(table: FeatureTable) -> np.ndarray:
     """(F, F) mutual information in nats between the columns of a table.
 
     I(a; b) = sum p(a, b) log(p(a, b) / (p(a) p(b))) over pairs of values, where p is a
     share of the rows. The diagonal entries are the entropies of the columns. In a
     multi-valued column, each distinct set of values counts as one value. Numeric
-    columns are divided into `bins` quantile bins.
+    columns are divided into ten quantile bins.
 
     >>> table = FeatureTable.build({"a": [0, 1, 0, 1], "b": [0, 1, 0, 1],
     ...                             "c": [0, 0, 1, 1]})
@@ -670,7 +665,7 @@ def mutual_information(table: FeatureTable, bins: int = 10) -> np.ndarray:
     levels = []
     for column in table.columns.values():
         if column.dtype.kind == "f":
-            cuts = np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1])
+            cuts = np.quantile(column, np.linspace(0, 1, 11)[1:-1])
             column = np.searchsorted(cuts, column)
         keys = np.sort(column, axis=-1) if column.ndim == 2 else column
         levels.append(np.unique(keys, axis=0, return_inverse=True)[1].ravel())

@@ -34,7 +34,7 @@ from scipy import sparse
 
 from debias.data.text import one_of
 from debias.retrieval.data.interactions import Interactions
-from debias.retrieval.data.negatives import Queue, Sampler, Weighted
+from debias.retrieval.data.negatives import Queue, Sampler, uniform
 from debias.retrieval.data.taken import owners
 from debias.retrieval.layers.logq import MASKED
 
@@ -213,7 +213,7 @@ class Batches(keras.utils.PyDataset):
             raise ValueError("log must hold at least one event, got none")
         self.log, self.candidates = log, candidates
         self.negatives, self.own_negatives = negatives, own_negatives
-        self.sampler = sampler or Weighted(np.ones(len(log.items)))
+        self.sampler = sampler or uniform(len(log.items))
         self.own_sampler, self.self_items = own_sampler, self_items
         self.draws = candidates == "own" or negatives + own_negatives + self_items > 0
         self.corrected, self.packed, self.epoch = log_q, packed, 0

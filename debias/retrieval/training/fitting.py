@@ -18,9 +18,9 @@ AVERAGING = 3.0  # the average covers about the last quarter of all steps
 XLA_STEPS = 100  # with fewer steps, compiling does not pay
 
 
-def optimizer_of(rate: float = LEARNING_RATE) -> RowWiseAdam:
+def optimizer_of() -> RowWiseAdam:
     """The default optimiser: row-wise Adam with averaged weights."""
-    return RowWiseAdam(rate, dense_rows=DENSE_ROWS, averaging=AVERAGING)
+    return RowWiseAdam(LEARNING_RATE, dense_rows=DENSE_ROWS, averaging=AVERAGING)
 
 
 def xla_pays(model: RetrievalModel, steps: int) -> bool:

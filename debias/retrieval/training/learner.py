@@ -38,12 +38,7 @@ from debias.retrieval.training.fitting import (
     LEARNING_RATE,
     fit,
 )
-from debias.retrieval.training.linear import (
-    RANK,
-    Spectrum,
-    ease_vectors,
-    spectrum,
-)
+from debias.retrieval.training.linear import RANK, Spectrum, ease_vectors, spectrum
 
 Build = Callable[[Schema, Schema], RetrievalModel]
 

@@ -28,11 +28,7 @@ from debias.retrieval.data.events import (
     joined_events,
     pending,
 )
-from debias.retrieval.data.interactions import (
-    ID,
-    FeatureTable,
-    Interactions,
-)
+from debias.retrieval.data.interactions import ID, FeatureTable, Interactions
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.training import selection
 from debias.retrieval.training.baselines import BASELINES, GRIDS

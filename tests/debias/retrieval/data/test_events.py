@@ -20,11 +20,7 @@ from debias.retrieval.data.events import (
     read_all,
     read_events,
 )
-from debias.retrieval.data.interactions import (
-    FeatureTable,
-    Interactions,
-    from_columns,
-)
+from debias.retrieval.data.interactions import FeatureTable, Interactions, from_columns
 
 USERS = FeatureTable.build({"id": ["a", "b"], "age": ["old", "young"]})
 ITEMS = FeatureTable.build(

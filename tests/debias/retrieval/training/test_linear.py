@@ -5,12 +5,7 @@ import pytest
 
 from debias.retrieval.data.interactions import from_columns
 from debias.retrieval.training.baselines import Ease, taken
-from debias.retrieval.training.linear import (
-    STRENGTHS,
-    WEIGHTS,
-    ease_vectors,
-    spectrum,
-)
+from debias.retrieval.training.linear import STRENGTHS, WEIGHTS, ease_vectors, spectrum
 from tests.debias.retrieval.models.registry import LOG
 
 
