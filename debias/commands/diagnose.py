@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from debias.commands import inputs
-from debias.commands.places import check_free
+from debias.commands.places import check_unfilled
 from debias.commands.screen import AsJson, print_json, say, share_bar
 
 MARKS = {"good": "ok", "caution": "caution", "bad": "PROBLEM", "unknown": "unknown"}
@@ -51,7 +51,7 @@ def diagnose(
     from debias.data.files import atomic_write
     from debias.diagnosis import report
 
-    check_free(out, force)
+    check_unfilled(out, force)
     with inputs.opened_over(source, memory, cluster) as (opened, over):
         given = opened.by_pair()
         log, data = given.log, given.data if features else None

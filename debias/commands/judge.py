@@ -62,7 +62,7 @@ def judge(
     from debias.propensity.judgment_files import FORMATS, write_judgments
 
     inputs.check_name("--format", format, FORMATS)
-    places.check_free(out, force)
+    places.check_unfilled(out, force)
     log, read = places.opened(source)
     known = places.found_or_read(given, log, read, by)
     by_model: dict[str, Any] = {}

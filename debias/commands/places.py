@@ -128,6 +128,20 @@ def check_free(out: Path, force: bool) -> None:
     check_writable(out)
 
 
+def check_unfilled(out: Path, force: bool) -> None:
+    """Like `check_free`, for commands whose --force does not replace a folder.
+
+    Raises:
+        ValueError: `check_free` fails, or the path is a folder with files.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(
+            f"{out}: is a folder with files, which --force does not replace: remove "
+            "it, or choose another name"
+        )
+    check_free(out, force)
+
+
 def check_writable(out: Path) -> None:
     """Raises ValueError if the folder of a file is read-only.
 

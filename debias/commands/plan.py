@@ -66,7 +66,7 @@ def plan(
     from debias.propensity import plan as planned
 
     if out is not None:
-        places.check_free(out, force)
+        places.check_unfilled(out, force)
     log, read = places.opened(source)
     known = None if given is None else places.found_or_read(given, log, read)
     with waiting("planning"):

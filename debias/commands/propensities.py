@@ -65,7 +65,7 @@ def propensities(
     from debias.propensity import ESTIMATORS
 
     inputs.check_name("--method", method, ("auto", *ESTIMATORS))
-    places.check_free(out, force)
+    places.check_unfilled(out, force)
     found = _estimated(
         source, cluster, method, by=places.listed(by), level=level, seed=seed
     )

@@ -10,7 +10,7 @@ import typer
 
 from debias.commands import inputs
 from debias.commands.evaluate import Folder
-from debias.commands.places import check_free
+from debias.commands.places import check_unfilled
 from debias.commands.runs import peak_memory
 from debias.commands.screen import AsJson, print_json, say, share_bar
 
@@ -75,7 +75,7 @@ def rank(
     from debias.engine.cluster import joined
 
     report = report_of(folder, RANKED)
-    check_free(out, force)
+    check_unfilled(out, force)
     if out.suffix not in (".parquet", ".pq", ".csv", ""):
         raise ValueError(
             f"{out}: the name must end with .parquet or .csv, or have no ending for a "

@@ -65,7 +65,7 @@ def weights(
 
     inputs.check_name("--for", library, LIBRARIES)
     inputs.check_name("--with", correction, CORRECTIONS)
-    places.check_free(out, force)
+    places.check_unfilled(out, force)
     log, read = places.opened(source, by_pair=False)
     if read.data is None:
         raise ValueError(

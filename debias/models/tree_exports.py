@@ -52,7 +52,8 @@ def export_trees(
     """Writes boosted trees atomically to a file.
 
     The formats "lightgbm" and "xgboost" refer to features by number. The formats
-    "lightgbm", "xgboost" and "ltr" refer to categories by code. If features have names,
+    "lightgbm", "xgboost" and "ltr" refer to categories by code, and omit the base
+    score, which does not affect the ranking. If features have names,
     the file NAME.features.json, next to the export, lists the features and codes.
 
     Args:

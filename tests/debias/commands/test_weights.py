@@ -59,3 +59,5 @@ def test_what_a_log_lacks_is_said(log, tmp_path):
     said = run(log, "-o", out, "--for", "xgboost", *arguments).output
     assert "and a few clicks dominate: expect a noisier ranker" in said
     assert "debias judge" in said and "debias plan" in said
+    said = run(log, "-o", out, "--for", "xgboost", *arguments, "--force", code=1).output
+    assert "which --force does not replace" in said and (out / "rows.txt").exists()
