@@ -1,6 +1,5 @@
 """Options of `debias retrieval train`: which models to try and how to train them."""
 
-from math import isfinite
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -11,6 +10,7 @@ from debias.retrieval.training.recipe import KINDS, TOWERS, Recipe, candidates
 
 AUTO = "auto"
 REPEATS = (AUTO, "exclude", "allow", "model")
+MOST = 1e9  # largest worth; far larger ones overflow the vectors of items
 COMPRESSIONS = ("hash", "quotient_remainder")
 
 
@@ -148,10 +148,11 @@ class Learning(NamedTuple):
 def _worth(texts: list[str] | None) -> dict[str, float] | None:
     """Weights of the kinds of events, by name."""
     found = {n: x[0] for n, x in numbers_by_name("worth", texts, 1).items()}
-    wrong = [n for n, x in found.items() if not (isfinite(x) and x >= 0)]
+    wrong = [n for n, x in found.items() if not 0 <= x <= MOST]
     if wrong or (found and not any(found.values())):
         raise ValueError(
-            "--worth must be numbers of at least 0, and one number must be above 0"
+            f"--worth must be numbers from 0 to {MOST:g}, and one number must be above "
+            "0"
         )
     return found or None
 

@@ -52,6 +52,8 @@ from debias.retrieval.serving.tower import UserTower, write_tower
 
 SCHEMA = 1
 KIND = "versions"  # folder of the versions
+# `publish` cannot replace a damaged CURRENT, because it does not know what to keep.
+_CHOOSE = "name the version to serve: debias retrieval rollback ROOT VERSION"
 
 
 @dataclass(frozen=True)
@@ -346,11 +348,11 @@ def _served(place: Storage) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except place.damage as error:
-        raise ValueError(f"{path}: is damaged: {error}; {_ADVICE}") from None
+        raise ValueError(f"{path}: is damaged: {error}; {_CHOOSE}") from None
     if not name.isdigit():
         raise ValueError(
             f"{path}: is damaged: must hold the name of a version, only digits, got "
-            f"{name[:50]!a}; {_ADVICE}"
+            f"{name[:50]!a}; {_CHOOSE}"
         )
     return name
 

@@ -281,7 +281,7 @@ def test_targets_are_learned_apart_served_as_one_and_updated(folder, tmp_path):
     assert "train with a worth for it (--worth NAME=VALUE;" in " ".join(
         done.output.split()
     )
-    for bad in ("click=-1", "click=nan", "click=0", "click=x", "5"):
+    for bad in ("click=-1", "click=nan", "click=0", "click=x", "5", "click=1e39"):
         done = run("train", *given, *target, "--worth", bad, "-o", tmp_path, code=1)
         assert "--worth must be" in done.output
     found = run_json("train", *given, *worth, *target, "-o", tmp_path / "model")

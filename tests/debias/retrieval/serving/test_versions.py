@@ -238,7 +238,9 @@ def test_a_damaged_current_is_named_and_nothing_is_published_over_it(
         with pytest.raises(ValueError, match="CURRENT: is damaged") as caught:
             act()
         assert str(caught.value).isprintable()
+        assert str(caught.value).endswith("debias retrieval rollback ROOT VERSION")
     assert versions.names(root) == ["000001"]
+    assert versions.roll_back(root, "000001") == versions.current(root) == "000001"
 
 
 def test_the_folder_of_one_version_loads_wherever_it_lies(root, tmp_path):
