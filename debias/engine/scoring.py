@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from debias.data.kinds import FIRST, Features, of_records, raw_inputs
+from debias.data.kinds import FIRST, Feature, Features, of_records, raw_inputs
 from debias.data.tables import Streamed
 from debias.data.text import printable
 from debias.engine.extras import installed
@@ -61,8 +61,8 @@ class Scorer:
                 frame, an Arrow table, or a dict of columns.
 
         Raises:
-            ValueError: The number of features is wrong, or a feature is missing or not
-                a number although it must be.
+            ValueError: The number of features is wrong, a code is outside its
+                vocabulary, or a feature is missing or not a number although it must be.
         """
         if isinstance(features, Mapping | Streamed):
             features = encoded(features, self.feature_names, self.kinds, self.name)
@@ -72,9 +72,30 @@ class Scorer:
             raise ValueError(
                 f"{self.name}: reads {len(names)} features, got {features.shape[1:]}"
             )
+        if self.kinds is not None and self._coded:
+            self._check_codes(features)
         starts = range(0, len(features), ITEMS)
         parts = [self._score(features[start : start + ITEMS]) for start in starts]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    @cached_property
+    def _coded(self) -> dict[int, Feature]:
+        """Dict from the number of a column of codes to its feature."""
+        each_column = (each for each in self.kinds or () for _ in range(each.width))
+        return {at: each for at, each in enumerate(each_column) if each.coded}
+
+    def _check_codes(self, features: np.ndarray) -> None:
+        codes = features[:, [*self._coded]]
+        sizes = np.array([each.size for each in self._coded.values()], np.float32)
+        wrong = ~((codes >= 0) & (codes < sizes) & (codes == np.floor(codes)))
+        if wrong.any():
+            item, place = np.argwhere(wrong)[0]
+            feature = [*self._coded.values()][place]
+            raise ValueError(
+                f"{self.name}: the feature {feature.name} must be a code below "
+                f"{feature.size}, got {codes[item, place]:g} at item {item}; give raw "
+                "features by name instead"
+            )
 
     def _score(self, features: np.ndarray) -> np.ndarray:
         try:
