@@ -1,5 +1,6 @@
 """Pages in a real browser: what it draws, and what axe says of them."""
 
+import html
 import json
 import re
 import shutil
@@ -24,6 +25,26 @@ def browse(path, *flags):
     ]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     return done.stdout.decode()
+
+
+def in_frame(text, folder, width, value, height=1600):
+    """The value of a JavaScript expression about `inner`, the page in a frame.
+
+    A window is never as narrow as a phone; a frame may be.
+    """
+    path = folder / "frame.html"
+    path.write_text(
+        f"""<!doctype html><title>none</title>
+        <iframe style="width: {width}px; height: {height}px; border: 0"
+          srcdoc="{html.escape(text)}"></iframe>
+        <script>onload = () => setTimeout(() => {{
+          const inner = document.querySelector("iframe").contentDocument;
+          document.title = JSON.stringify({value});
+        }}, 100);</script>""",
+        encoding="utf-8",
+    )
+    dom = browse(path, "--dump-dom", "--virtual-time-budget=20000")
+    return json.loads(html.unescape(re.search(r"<title>([^<]*)", dom)[1]))
 
 
 def violations(text, folder):

@@ -1,11 +1,19 @@
 """Figures of the diagnosis: rank graph, profiles, calibration, populations."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Arc
 
 from debias.diagnosis.calibration import Calibration
-from debias.diagnosis.identifiability import WEAK, Connectivity, Profile, words
+from debias.diagnosis.identifiability import (
+    WEAK,
+    Connectivity,
+    Profile,
+    spanning_tree,
+    words,
+)
 from debias.diagnosis.populations import Populations
 from debias.training.figures import (
     APART,
@@ -18,41 +26,53 @@ from debias.training.figures import (
     rank_axis,
 )
 
+ARCS = 20  # most ranks between which all arcs are drawn
+LABEL = 18  # points that the label of a rank needs
+
 
 def graph(found: Connectivity, width: int = 760) -> str:
-    """Draws the ranks as a graph; a darker arc means a more precise comparison."""
-    ranks = len(found.component)
-    reach = _reach(found)
+    """Draws the ranks as a graph; a darker arc means a more precise comparison.
+
+    With more than `ARCS` ranks, only the most precise arcs that link all ranks are
+    drawn, and only some ranks are labelled.
+    """
+    ranks, links = len(found.component), _links(found)
+    room = 0.75 * width / ranks  # points per rank
+    every = math.ceil(LABEL / room)
+    reach = max([1, *(b - a for a, b in found.swaps), *(b - a for a, b in links)])
     # Arcs of neighbours are as wide as high.
     height = min(260 if width > 500 else 220, round(50 + reach * width / ranks))
     with drawing("graph", width, height) as (_, axes, out):
         axes.set_axis_off()
-        for one in range(ranks):
-            for other in range(one + 1, ranks):
-                error = found.error[one, other]
-                if found.pairs[one, other] and np.isfinite(error):
-                    firm = min(1.0, 0.3 * WEAK / max(error, 1e-9))
-                    _arc(
-                        axes, one, other, SERIES[0], 0.4 + 1.4 * firm, 0.1 + 0.5 * firm
-                    )
+        for one, other in links:
+            firm = min(1.0, 0.3 * WEAK / max(found.error[one, other], 1e-9))
+            _arc(axes, one, other, SERIES[0], 0.4 + 1.4 * firm, 0.1 + 0.5 * firm)
         for a, b in found.swaps:
             _arc(axes, a - 1, b - 1, BAD, 1.8, 1.0, "--")
         for rank, component in enumerate(found.component):
             color = (
                 SOFT if component < 0 else SERIES[APART[int(component) % len(APART)]]
             )
-            axes.plot(rank, 0, "o", ms=15, mfc=PAPER, mec=color, mew=1.8, zorder=5)
-            axes.text(rank, 0, str(rank + 1), ha="center", va="center", zorder=6)
-        axes.set_xlim(-0.6, ranks - 0.4)
+            named = rank % every == 0
+            size, above = (15, 5) if named else (min(15, 0.7 * room), 4)
+            axes.plot(
+                rank, 0, "o", ms=size, mfc=PAPER, mec=color, mew=1.8, zorder=above
+            )
+            if named:
+                axes.text(rank, 0, str(rank + 1), ha="center", va="center", zorder=6)
+        edge = max(0.6, 0.5 * LABEL / room)
+        axes.set_xlim(-edge, ranks - 1 + edge)
         axes.set_ylim(-12 * reach / (height - 50), 1.05 * reach)
     return out[0]
 
 
-def _reach(found: Connectivity) -> int:
-    """Ranks that the longest arc of `graph` spans."""
-    one, other = np.nonzero(np.triu((found.pairs > 0) & np.isfinite(found.error), 1))
-    swapped = [b - a for a, b in found.swaps]
-    return max([1, *swapped, *(other - one).tolist()])
+def _links(found: Connectivity) -> list[tuple[int, int]]:
+    """Pairs of ranks, from 0, that `graph` joins by an arc."""
+    links = np.triu((found.pairs > 0) & np.isfinite(found.error), 1)
+    if len(found.component) > ARCS:
+        tree = spanning_tree(found.error, found.component >= 0)
+        return sorted((min(a, b), max(a, b)) for a, b in zip(*tree.coords, strict=True))
+    return list(zip(*np.nonzero(links), strict=True))
 
 
 def _arc(

@@ -132,12 +132,17 @@ def _swaps(component: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in sorted(chosen))
 
 
+def spanning_tree(error: np.ndarray, used: np.ndarray) -> sparse.coo_array:
+    """The links of smallest errors that connect the used ranks, as (ranks, ranks)."""
+    cost = np.where(np.isfinite(error) & used & used[:, None], error, 0.0)
+    return csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
+
+
 def _weakest(
     error: np.ndarray, used: np.ndarray
 ) -> tuple[tuple[int, int] | None, float]:
     """The link with the largest error in the spanning tree of smallest errors."""
-    cost = np.where(np.isfinite(error) & used & used[:, None], error, 0.0)
-    tree = csgraph.minimum_spanning_tree(sparse.csr_array(cost)).tocoo()
+    tree = spanning_tree(error, used)
     if tree.nnz == 0:
         return None, np.inf
     at = int(np.argmax(tree.data))

@@ -426,6 +426,7 @@ def page(found: Diagnosis, title: str = "Click log") -> str:
         titles=found.titles,
         names=NAMES,
         figures=drawn,
+        all_arcs=figures.ARCS,
         legends=legends,
         shown=by_label,
     )

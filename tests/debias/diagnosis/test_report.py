@@ -18,7 +18,7 @@ from debias.diagnosis import report as reports
 from debias.diagnosis.identifiability import confounding, connectivity, profile
 from debias.propensity import Examination, estimate
 from debias.training import figures
-from tests.browser import CHROMIUM, browse
+from tests.browser import CHROMIUM, browse, in_frame
 from tests.debias.propensity.real import yandex
 
 
@@ -248,6 +248,21 @@ def test_arcs_between_neighbours_are_as_wide_as_high():
     assert height["far"] == pytest.approx(260, abs=1)
 
 
+def test_of_many_ranks_only_the_most_precise_arcs_are_drawn():
+    rng = np.random.default_rng(0)
+    for ranks in (drawings.ARCS, 100):
+        item = rng.permuted(np.tile(np.arange(ranks), (400, 1)), axis=1)
+        log = ClickLog([0] * 400, item, rng.random(item.shape) < 0.5)
+        found = connectivity(log)
+        assert (found.pairs > 0).all() and np.isfinite(found.error).all()
+        drawn = drawings.graph(found)
+        arcs, labels = drawn.count("opacity"), drawn.count("<text")
+        if ranks == drawings.ARCS:
+            assert (arcs, labels) == (ranks * (ranks - 1) / 2, ranks)
+        else:  # 99 arcs link 100 ranks; a label needs the room of 3.2 ranks
+            assert (arcs, labels) == (99, 25)
+
+
 def test_commands_in_findings_are_code():
     step = replace(found().findings["overlap"], next_step="try `debias plan --se .1`")
     text = reports.page(replace(found(), findings={"overlap": step}))
@@ -362,34 +377,36 @@ def test_in_a_browser(width, tmp_path):
         assert pixels.std() > 0.02  # something is drawn
         shade[scheme] = pixels[4, 4].mean()
     assert shade["dark"] < 0.15 < 0.9 < shade["light"]
-    # A window is never as narrow as a phone; a frame may be.
-    path.write_text(
-        f"""<!doctype html><title>none</title>
-        <iframe style="width: {width}px; height: 1600px; border: 0"
-          srcdoc="{html.escape(page())}"></iframe>
-        <script>onload = () => {{
-          const inner = document.querySelector("iframe").contentDocument;
+    scroll, client, figures, least, table, seen, words = in_frame(
+        page(),
+        tmp_path,
+        width,
+        """(() => {
           const root = inner.documentElement;
-          const drawn = [...inner.querySelectorAll("svg")];
           const heights = [...inner.querySelectorAll("svg text")]
             .map(text => text.getBoundingClientRect().height);
-          document.title = [root.scrollWidth, root.clientWidth,
-            drawn.filter(each => each.clientWidth > 0).length,
+          return [root.scrollWidth, root.clientWidth,
+            [...inner.querySelectorAll("svg")]
+              .filter(each => each.clientWidth > 0).length,
             Math.min(...heights.filter(height => height > 0)),
             inner.querySelector(".scroll").scrollWidth,
             inner.querySelector(".scroll").clientWidth,
             Math.max(0, ...[...inner.querySelectorAll(".words span")]
               .map(words => words.getBoundingClientRect().right))];
-        }};</script>""",
-        encoding="utf-8",
+        })()""",
     )
-    title = re.search(r"<title>([^<]*)", browse(path, "--dump-dom"))[1]
-    scroll, client, figures, least, table, seen, words = map(float, title.split(","))
     assert scroll == client == width
     assert figures == 6  # of the two drawings of each, one
     assert least > 8  # pixels of the smallest letters
     assert table == seen or width < 1180  # all estimates at once where there is room
     assert words <= width  # sentences of a table are read without scrolling
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_long_names_fit_a_phone(tmp_path):
+    long = replace(found().findings["overlap"], verdict="Device " + "x" * 200)
+    text = reports.page(replace(found(), findings={"overlap": long}))
+    assert in_frame(text, tmp_path, 390, "inner.documentElement.scrollWidth") == 390
 
 
 def test_where_devices_differ_one_bias_tower_does_not_suffice():
