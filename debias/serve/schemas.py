@@ -36,7 +36,7 @@ History = Annotated[
 ]
 Count = Annotated[int, Meta(ge=1, le=MOST, description="Number of items.")]
 Where = Annotated[
-    dict[str, Id | Annotated[list[Value], Meta(max_length=MOST)]],
+    dict[str, Id | bool | Annotated[list[Value], Meta(max_length=MOST)]],
     Meta(
         max_length=NAMES,
         description="Maps an item feature to its required value or allowed values. "

@@ -15,6 +15,7 @@ from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving.versions import Version
 from debias.retrieval.training.evaluation import dot_scores
 
+SPELLED = ("True", "False", "true", "false", "TRUE", "FALSE")
 Raw = str | int
 Range = tuple[float | None, float | None]
 Where = Mapping[str, Raw | Sequence[Raw] | Range | Sequence[Raw | float | None]]
@@ -80,9 +81,9 @@ def retrieve(
             in `history` or, for a known user, in the version. If None, the policy of
             the version is used.
         where: Filter, a dict from item feature to condition. A condition is a required
-            value or a list of allowed values. The condition of a numeric feature is
-            [smallest, largest], where None means no limit. An item must meet all
-            conditions.
+            value or a list of allowed values, which are not None. The condition of a
+            numeric feature is [smallest, largest], where None means no limit. An item
+            must meet all conditions.
 
     Raises:
         ValueError: A feature is unknown or of a wrong kind, a number is not finite, k
@@ -207,9 +208,14 @@ def allowed(version: Version, where: Where) -> np.ndarray:
             continue
         if isinstance(wanted, str | int | np.integer):  # letters are no values
             wanted = [wanted]
-        known = version.item_codes[name]
+        if any(value is None for value in wanted):
+            raise ValueError(
+                f"where {name!r} holds categories, and null is only for [least, most] "
+                f"of numbers; train with -c item_numbers={name} to filter by a range"
+            )
+        codes = [_code(version.item_codes[name], name, value) for value in wanted]
         chosen = np.zeros(version.items.size(name), bool)
-        chosen[[known[w] for v in wanted if (w := _word(name, v)) in known]] = True
+        chosen[[code for code in codes if code != UNKNOWN]] = True
         inside = chosen[column]
         passing &= inside.any(axis=1) if inside.ndim == 2 else inside
     return passing
@@ -223,6 +229,8 @@ def _between(name: str, column: np.ndarray, wanted: Any) -> np.ndarray:
             f"{wanted!a:.50}"
         )
     least, most = wanted
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"where {name!r} must be [least, most], got {wanted!a:.50}")
     passing = np.ones(len(column), bool)
     if least is not None:
         passing &= column >= least
@@ -240,9 +248,9 @@ def _feature(version: Version, name: str, value: Any) -> np.ndarray:
         return np.array([value], np.float32)
     known = version.user_codes[name]
     if column.ndim == 1:
-        return np.array([known.get(_word(name, value), UNKNOWN)], np.int32)
+        return np.array([_code(known, name, value)], np.int32)
     values = value if isinstance(value, list | tuple) else [value]
-    codes = [known.get(_word(name, each), UNKNOWN) for each in values]
+    codes = [_code(known, name, each) for each in values]
     return np.array([codes or [MISSING]], np.int32)
 
 
@@ -250,6 +258,15 @@ def _published(column: np.ndarray, row: int) -> np.ndarray:
     if row >= 0:
         return column[row : row + 1]
     return np.zeros((1, *column.shape[1:]), column.dtype)
+
+
+def _code(known: Mapping[str, int], name: str, value: Any) -> int:
+    """Code of a raw value. True and false may be spelled as in JSON or in Python."""
+    if isinstance(value, bool):
+        spelled = {each.lower(): known[each] for each in SPELLED if each in known}
+        if spelled:
+            return spelled.get(str(value).lower(), UNKNOWN)
+    return known.get(_word(name, value), UNKNOWN)
 
 
 def _word(name: str, value: Any) -> str:

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from debias.retrieval.data.interactions import FeatureTable
 from debias.retrieval.data.repeats import Repeat
 from debias.retrieval.serving import versions
 from debias.retrieval.serving.query import allowed, retrieve
+from debias.retrieval.serving.versions import codes
 from tests.debias.retrieval import worlds
 
 
@@ -201,6 +203,33 @@ def test_codes_reach_the_tower(version):
     ]
 
 
+@pytest.mark.parametrize("words", [(True, False), ("true", "false")])
+def test_true_and_false_are_values_of_a_feature(words):
+    """Tables in Parquet and CSV spell them differently; JSON has one spelling."""
+    table = FeatureTable.build({"id": ["a", "b", "c"], "new": [*words, None]})
+    given = []
+    reads = {"length": 2, "__call__": lambda self, x: [given.append(x)]}
+    version = SimpleNamespace(
+        tower=type("Spy", (), reads)(),
+        users=table,
+        items=table,
+        user_codes=codes(table),
+        item_codes=codes(table),
+        index=SimpleNamespace(search=lambda *asked: (np.arange(0), np.zeros(0))),
+        histories=None,
+        taken=None,
+        repeat=Repeat.of("allow"),
+    )
+    for value, row in ((True, 0), (False, 1)):
+        passing = allowed(version, {"new": value})
+        assert np.flatnonzero(passing).tolist() == [row]
+        assert np.array_equal(allowed(version, {"new": [value]}), passing)
+        retrieve(version, {"new": value})
+        assert given.pop()["new"] == table.columns["new"][row]
+    with pytest.raises(ValueError, match="id must be strings or integers, got True"):
+        allowed(version, {"id": True})
+
+
 @pytest.mark.parametrize(
     "asked, message",
     [
@@ -224,6 +253,8 @@ def test_codes_reach_the_tower(version):
             "'price' must be .least, most., each a number",
         ),
         ({"where": {"price": [float("nan"), 3]}}, "'price' must be .least, most."),
+        ({"where": {"price": [5, 3]}}, "must be .least, most., got .5, 3."),
+        ({"where": {"kind": ["odd", None]}}, "'kind' holds categories, and null is"),
         ({"where": {"kind": [1.5]}}, "kind must be strings or integers"),
         ({"k": 0}, "k must be at least 1"),
         ({"repeat": "often"}, "one of exclude allow model, got 'often'"),
