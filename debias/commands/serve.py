@@ -15,6 +15,8 @@ from debias.commands.start import quiet_start
 if TYPE_CHECKING:
     from debias.serve.running import Tls
 
+RANKERS = (".onnx", ".keras", ".trees")  # suffixes of files with a ranker
+
 _access = partial(typer.Option, rich_help_panel="Who may connect")
 
 
@@ -183,7 +185,7 @@ def _ranker(path: str) -> Path | None:
     from debias.data.stores import located, store_url
 
     place = located(path)
-    if place.suffix in (".onnx", ".keras", ".trees"):
+    if place.suffix in RANKERS:
         found = place.is_file()
     else:
         names = {each.name for each in place.iterdir()} if place.is_dir() else set()
@@ -191,6 +193,8 @@ def _ranker(path: str) -> Path | None:
         found = trained or "saved_model.pb" in names
     url = store_url(path)
     if not found:
+        if place.suffix in RANKERS and not place.exists():
+            raise ValueError(f"{path}: does not exist; debias export writes rankers")
         return None
     return Path(path) if url is None else fetched(url)
 

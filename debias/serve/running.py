@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import ssl
 import sys
 import tempfile
@@ -198,6 +199,7 @@ def run(
         True if the service ran, False if a worker could not start.
 
     Raises:
+        OSError: The service cannot listen on the address and port.
         ValueError: There is no version to serve.
     """
     if application.root is not None:
@@ -221,9 +223,19 @@ def run(
     )
     _fork_workers()
     with _shared_counters(workers):
-        supervisor = Supervisor(config, [config.bind_socket()])
+        supervisor = Supervisor(config, [_bound(config)])
         supervisor.run()
     return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
+
+
+def _bound(config: uvicorn.Config) -> socket.socket:
+    try:
+        return config.bind_socket()
+    except SystemExit:  # uvicorn has printed the reason
+        raise OSError(
+            f"cannot listen on {config.host} port {config.port}; choose another "
+            "--host or --port"
+        ) from None
 
 
 def _fork_workers() -> None:

@@ -14,6 +14,7 @@ from debias.retrieval.serving import versions
 from debias.retrieval.serving.storage import Disk
 from debias.serve.app import service
 from debias.serve.live import last_good
+from tests.browser import CHROMIUM, in_frame
 from tests.debias.retrieval import worlds
 from tests.debias.serve.running import running
 
@@ -120,6 +121,33 @@ def test_the_page_shows_histories_and_both_stages(client, root):
         assert 'name="rank"' not in bare.get("/").text
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_breaks_long_ids_but_no_heading(client, tmp_path, width):
+    near = [{"item": "n" * 90, "similarity": 1.0}]
+    item = {"item": "i" * 90, "retrieved": 0.5, "candidate": 1, "nearest": near}
+    item |= {"relevance": 0.5, "examination": 0.5, "bias": -0.7}
+    answer = {"known": True, "version": "000001", "passed_over": ["p" * 90]}
+    answer |= {"history": ["h" * 90], "items": [item]}
+    says = (
+        f"fetch = async () => ({{ok: true, json: async () => ({json.dumps(answer)})}})"
+    )
+    page = client.get("/").text.replace("<script>", f"<script>{says};", 1)
+    wide, lines = in_frame(
+        page,
+        tmp_path,
+        width,
+        """[inner.documentElement.scrollWidth,
+            [...inner.querySelectorAll("th")].slice(0, 4).map(head => {
+              const range = inner.createRange();
+              range.selectNodeContents(head);
+              return range.getClientRects().length;
+            })]""",
+    )
+    assert wide == width
+    assert lines == [1] * 4 or width == 390  # where the headings are hidden
+
+
 @pytest.mark.parametrize(
     "body, status, reason",
     [
@@ -137,7 +165,11 @@ def test_the_page_shows_histories_and_both_stages(client, root):
         ('{"n": 9}', 422, "unknown field `n`; known are .*user history k"),
         ("[]", 422, "xpected `object`"),
         ("[" * 9_000, 422, "xpected `object`"),
-        ('{"where": ' + '{"a":' * 3_000, 422, r"where.*expected `int \| str \| array`"),
+        (
+            '{"where": ' + '{"a":' * 3_000,
+            422,
+            r"where.*expected `bool \| int \| str \| array`",
+        ),
         ('{"history": [1.5]}', 422, r"history\[0\]"),
         ('{"history": [null]}', 422, r"history\[0\]"),
         ('{"user": {"age": 1e999}}', 422, "out of range"),

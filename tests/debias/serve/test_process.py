@@ -109,11 +109,32 @@ def test_it_starts_without_tensorflow_and_says_what_is_wrong(tmp_path):
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "root"], check=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "debias", "serve", str(tmp_path / "absent")],
+    for path, message in (
+        ("absent", "holds no published version"),
+        ("absent.onnx", "does not exist; debias export writes rankers"),
+    ):
+        done = ended(tmp_path / path)
+        assert done.returncode == 1
+        assert re.match(f"error: .*{path}: {message}", done.stderr)
+
+
+def test_an_address_that_is_taken_is_named(tmp_path):
+    worlds.publish(tmp_path / "root", tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = ended(tmp_path / "root", "--port", str(port))
+    assert done.returncode == 1 and "Address already in use" in done.stderr
+    wanted = f"error: cannot listen on 127.0.0.1 port {port}; choose another --host or"
+    assert wanted in done.stderr
+
+
+def ended(*arguments):
+    """A service that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "debias", "serve", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=120,
     )
-    assert done.returncode == 1
-    assert re.match(r"error: .*absent: holds no published version", done.stderr)
