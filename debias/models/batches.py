@@ -131,7 +131,7 @@ def epoch_of(
         raise ValueError("log has no sessions, so there is no batch")
     columns = _cells(log.check(data.items))
     if weight is not None:
-        columns["weight"] = _checked(weight, log)
+        columns["weight"] = checked_weight(weight, log)
     kept = {name: tf.constant(column) for name, column in columns.items()}
     table, order = _table(data, preprocess), tf.range(log.sessions)
     return Epoch(kept, table, order, packed, log.list_size, batch_size)
@@ -343,7 +343,7 @@ def _cells(log: ClickLog) -> dict[str, np.ndarray]:
     return {"item": log.item, "click": click, **layout}
 
 
-def _checked(weight: np.ndarray, log: ClickLog) -> np.ndarray:
+def checked_weight(weight: np.ndarray, log: ClickLog) -> np.ndarray:
     """The weights as float32, with 0 at padding."""
     weight = np.asarray(weight, "float32")
     if weight.shape != log.item.shape:

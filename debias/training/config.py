@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 ROUND = 1 << 19  # sessions
 USUAL = 100_000  # sessions of a log for which a decay of 1 is best
 WIDE = 136  # number of features of the simulated data on which decays were tuned
 MOST_DECAY = 20.0  # for that number of features
 PASSES = 16  # unless a small log needs more
+ONE_OR_MORE = ("epochs", "patience", "batch_size", "round")
+ZERO_OR_MORE = ("min_steps", "seed")
+LIMIT = 1 << 32  # of the seeds of Keras, and of any number of passes or sessions
 FEWEST_STEPS = 10  # steps of a round, because its start costs several steps
 
 
@@ -52,14 +56,18 @@ class TrainingConfig:
     round: int = ROUND
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size", "round"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("seed", "min_steps", "decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):  # also rejects nan
-                raise ValueError(f"{name} must be 0 or more and finite, got {value}")
+        for name in (*ONE_OR_MORE, *ZERO_OR_MORE):
+            value, least = getattr(self, name), int(name in ONE_OR_MORE)
+            if name == "epochs" and value is None:
+                continue
+            if not (isinstance(value, Integral) and least <= int(value) < LIMIT):
+                raise ValueError(
+                    f"{name} must be a whole number from {least} to {LIMIT - 1}, "
+                    f"got {value!r}"
+                )
+        decay = self.decay
+        if decay is not None and not 0 <= decay < float("inf"):  # also rejects nan
+            raise ValueError(f"decay must be 0 or more and finite, got {decay}")
         if not 0 < self.rate <= 1:
             raise ValueError(
                 f"rate must be above 0 and at most 1, got {self.rate}; .001 to .02 "
@@ -72,6 +80,20 @@ class TrainingConfig:
             )
         if self.averaging is not None and not 0 <= self.averaging < float("inf"):
             raise ValueError(f"averaging must be 0 or more, got {self.averaging}")
+
+    @staticmethod
+    def of(config: "TrainingConfig | None") -> "TrainingConfig":
+        """The given settings, or the default settings instead of None.
+
+        Raises:
+            ValueError: The argument has another type.
+        """
+        if not isinstance(config, TrainingConfig | None):
+            raise ValueError(
+                "config must be a TrainingConfig, such as "
+                f"debias.TrainingConfig(epochs=4), got {type(config).__name__}"
+            )
+        return TrainingConfig() if config is None else config
 
     def decay_of(self, sessions: int, features: int = WIDE) -> float:
         """Weight decay for a log with these numbers of sessions and features.

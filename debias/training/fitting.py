@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from debias.data import ClickLog, RankingData
-from debias.data.files import atomic_write
+from debias.data.files import array_hash, atomic_write
 from debias.data.kinds import Features as Kinds
 from debias.data.kinds import column_names
 from debias.data.layout import layout_of
@@ -30,7 +30,7 @@ from debias.engine.optimizers import RowWiseAdam
 from debias.engine.scoring import Scorer, scored_by
 from debias.layers import Features, Tower
 from debias.models import ClickModel, MultiTarget, Ranker, ranker
-from debias.models.batches import PACKS, batches
+from debias.models.batches import PACKS, batches, checked_weight
 from debias.models.click_model import argument_errors
 from debias.presets import READS_TARGETS, build
 from debias.propensity.bias_tower import bias_tower
@@ -234,8 +234,8 @@ def fit(
 
     Raises:
         ValueError: An argument is invalid, the log is too small to hold sessions out,
-            the loss became infinite or nan, or the checkpoint belongs to another model
-            or version.
+            the loss became infinite or nan, or the checkpoint belongs to another log,
+            model or version, or to other settings than the number of passes.
 
     >>> import simulators
     >>> data = simulators.generate(queries=60, seed=1)
@@ -245,7 +245,7 @@ def fit(
     >>> fitted.ranker(data.features[:5]).shape[0]
     5
     """
-    config = TrainingConfig() if config is None else config
+    config = TrainingConfig.of(config)
     if data is None:
         raise ValueError(
             "fit needs the ranking data of the items: fit(model, log, data), or of "
@@ -256,11 +256,16 @@ def fit(
             "weight needs validation: hold out sessions yourself, and give weights of "
             "the training sessions"
         )
+    if not isinstance(model, ClickModel | Correction | Targets | str):
+        got = model if isinstance(model, type) else type(model).__name__
+        raise ValueError(
+            "model must be a name such as 'product', a click model such as "
+            f"debias.Product(tower, bias_tower), a Correction or Targets, got {got}"
+        )
     if validation is None:
         reads = reads_targets(model)
         prepared = prepare(log, data, config.seed, preprocess, reads)
     else:
-        check_types(log, data)
         prepared = _split(log, validation, data, preprocess, weight)
     return fit_prepared(model, prepared, config, checkpoint, progress)
 
@@ -273,6 +278,18 @@ def _split(
     weight: np.ndarray | None,
 ) -> Prepared:
     """Prepares a log like `prepare`, with the caller's own validation sessions."""
+    check_types(log, data)
+    if not isinstance(validation, ClickLog):
+        raise ValueError(
+            f"validation must be a ClickLog, got {type(validation).__name__}"
+        )
+    if weight is not None:
+        if isinstance(log, Stream):
+            raise ValueError(
+                "weight needs a log in memory: open it with debias.ClickLog.open, or "
+                "leave out weight"
+            )
+        weight = checked_weight(weight, log)
     kinds = vocabulary(data.features, data.kinds, log)
     layer, scaled = standardized(data.features, preprocess, kinds, None, data.kinds)
     names = data.feature_names if kinds is None else column_names(kinds)
@@ -414,10 +431,25 @@ class _Run:
         self.state: dict[str, Any] = {"round": 0, "history": [], "loss": 0.0}
         self.state |= {"unjudged": 0, "best": None, "log_likelihood": None}
         self.state |= {"waited": 0}  # number of validations since the best
+        self.state |= {"fit": None if self.checkpoint is None else self._hash()}
         self.decay = self._compile()
         self.best = model.get_weights()
         # Making a dataset takes longer than evaluating a small log with it.
         self.judges = _judged(prepared.validation.log, prepared.validation.data)
+
+    def _hash(self) -> str:
+        """Hash of the model's class, the settings and the sessions.
+
+        Two fits with the same hash differ at most in their number of passes.
+        """
+        settings = replace(self.config, epochs=None, patience=1, min_steps=0)
+        name, train = type(self.model).__name__, self.prepared.train
+        parts = {f"{name} {settings} {self.together} {self.sessions}": np.zeros(0)}
+        for part in (train, self.prepared.validation):
+            if isinstance(part.log, ClickLog):
+                columns = part.log.columns().items()
+                parts |= {f"{n} {len(parts)}": np.asarray(v) for n, v in columns}
+        return array_hash(parts | ({} if train.weight is None else {"": train.weight}))
 
     def _compile(self) -> float:
         """Compiles the model; returns the weight decay."""
@@ -463,6 +495,11 @@ class _Run:
             raise ValueError(
                 f"{self.checkpoint}: is the checkpoint of another version of this "
                 "library; remove it to start again"
+            )
+        if there["fit"] != self.state["fit"]:
+            raise ValueError(
+                f"{self.checkpoint}: is the checkpoint of another fit, with another "
+                "log, model or other settings; remove it to start again"
             )
         self.state, self.best = there, best
         done = self.state["round"] * self.sessions // self.rounds

@@ -123,7 +123,7 @@ def select(
         ValueError: `fit` fails, a candidate is unknown, a candidate does not predict
             clicks although `by` is "clicks", or training diverged for every candidate.
     """
-    config = TrainingConfig() if config is None else config
+    config = TrainingConfig.of(config)
     prepared = prepare(log, data, config.seed, preprocess)
     choice = try_all(prepared, config, candidates, by=by, progress=progress)
     return Selected(choice, fit_prepared(choice.name, prepared, config, None, progress))

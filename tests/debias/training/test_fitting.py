@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from dataclasses import replace
 
 import keras
@@ -136,6 +137,25 @@ def test_a_checkpoint_of_another_model_is_refused(world, unbroken):
         fit_prepared("naive", world, CONFIG, path)
 
 
+@pytest.mark.parametrize(
+    "settings, log",
+    [({"seed": 6}, slice(None)), ({"round": 500}, slice(None)), ({}, slice(1, None))],
+    ids=str,
+)
+def test_a_checkpoint_of_another_fit_is_refused(settings, log, world, unbroken):
+    train = world.train._replace(log=world.train.log.take(log))
+    other = world._replace(train=train)
+    with pytest.raises(ValueError, match=r"npz: is the checkpoint of another fit"):
+        fit_prepared("additive", other, replace(CONFIG, **settings), unbroken[1])
+
+
+def test_a_finished_fit_goes_on_with_more_passes(world, unbroken, tmp_path):
+    whole, path = unbroken
+    own = shutil.copy(path, tmp_path)
+    found = fit_prepared("additive", world, replace(CONFIG, epochs=4), own)
+    assert found.history[:3] == whole.history and len(found.history) == 4
+
+
 def test_a_checkpoint_of_another_version_is_refused(world, unbroken, tmp_path):
     with np.load(unbroken[1]) as found:
         arrays = dict(found)
@@ -161,7 +181,11 @@ def test_a_damaged_checkpoint_is_refused_by_name(size, world, unbroken, tmp_path
     [
         *({"rate": rate} for rate in (np.nan, np.inf, 1e30, 0.0, -1.0)),
         *({name: 0} for name in ("epochs", "patience", "batch_size", "round")),
+        *({name: 1.5} for name in ("epochs", "patience", "round", "min_steps", "seed")),
+        {"epochs": "3"},
+        {"patience": None},
         {"seed": -1},
+        {"seed": 2**32},  # the seeds of Keras end there
     ],
     ids=str,
 )
@@ -332,6 +356,23 @@ def test_weights_of_cells_reach_the_loss():
     assert found.history[0]["loss"] == 0.0
     with pytest.raises(ValueError, match="weight needs validation"):
         fit("naive", train, some, weight=weight)
+    with pytest.raises(ValueError, match="weight must have the shape of the log"):
+        fit("naive", train, some, validation=validation, weight=weight[:3])
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"model": Product}, "got <class .*Product'>"),
+        ({"model": None}, "model must be a name .* got NoneType"),
+        ({"config": {"epochs": 1}}, "config must be a TrainingConfig.* got dict"),
+        ({"validation": DATA}, "validation must be a ClickLog, got RankingData"),
+    ],
+    ids=str,
+)
+def test_arguments_of_a_wrong_type_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**{"model": "naive", "log": LOG, "data": DATA, **given})
 
 
 def test_likelihoods_of_sessions_by_hand(world):
