@@ -21,7 +21,6 @@ export as a function that encodes and scores raw rows.
 """
 
 import json
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -34,7 +33,7 @@ from debias.data.kinds import Feature, as_records
 from debias.data.text import one_of
 from debias.engine.extras import installed
 from debias.engine.scoring import EXTRA
-from debias.models.click_model import Ranker
+from debias.models.click_model import Ranker, argument_errors
 from debias.models.raw_inputs import with_raw_inputs
 from debias.models.tree_exports import export_trees, told
 from debias.models.trees import Trees
@@ -96,8 +95,8 @@ def export(
 
     Raises:
         ValueError: The format is unknown, the file name does not fit the format, F is
-            unknown, or `path` exists and `overwrite` is False. A folder without a
-            SavedModel is never replaced.
+            unknown or not the number of the ranker, or `path` exists and `overwrite` is
+            False. A folder without a SavedModel is never replaced.
 
     >>> from debias.layers import Tower
     >>> from debias.models import Naive, ranker
@@ -121,7 +120,10 @@ def export(
     if raw and (format != "onnx" or ranker.feature_names is None):
         raise ValueError("raw inputs need ONNX and features with names")
     count = _feature_count(ranker) if features is None else features
-    ranker(keras.ops.zeros((1, 1, count)))  # builds the weights of any layer
+    if count < 1:
+        raise ValueError(f"features must be at least 1, got {count}")
+    with argument_errors():
+        ranker(keras.ops.zeros((1, 1, count)))  # builds the weights of any layer
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         aside = Path(folder) / path.name
@@ -130,8 +132,8 @@ def export(
             kinds = ranker.kinds or tuple(map(Feature, ranker.feature_names))
             with_raw_inputs(aside, kinds)
             _describe_onnx(aside, {**told(ranker), "kinds": as_records(kinds)})
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # or a link to a folder
+            path.replace(aside.with_name(f"{path.name}.old"))
         aside.replace(path)
     return path
 
@@ -141,6 +143,8 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
         raise ValueError(one_of("format", FORMATS, format))
     if format == "keras" and path.suffix != ".keras":
         raise ValueError(f"{path}: the name of a Keras file must end with .keras")
+    if format == "saved_model" and path.is_file():
+        raise ValueError(f"{path}: is a file; choose another name for the folder")
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir() and not (path / "saved_model.pb").exists():

@@ -106,6 +106,31 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert path.read_bytes() == before
     export(scorer, path, features=WIDTH, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["ranker.keras"]
+    with pytest.raises(ValueError, match=r"ranker\.keras: is a file; choose another"):
+        export(scorer, path, "saved_model", features=WIDTH, overwrite=True)
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_target_stays(tmp_path):
+    target, link = tmp_path / "1", tmp_path / "current"
+    export(trained("naive"), target, features=WIDTH)
+    before = (target / "saved_model.pb").read_bytes()
+    link.symlink_to("1")
+    export(trained("product"), link, features=WIDTH, overwrite=True)
+    assert not link.is_symlink() and (link / "saved_model.pb").exists()
+    assert (target / "saved_model.pb").read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["1", "current"]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_ranker_reads_at_least_one_feature(count, tmp_path):
+    with pytest.raises(ValueError, match=f"features must be at least 1, got {count}"):
+        export(trained("naive"), tmp_path / "ranker.keras", features=count)
+
+
+def test_another_number_of_features_is_refused_in_one_line(tmp_path):
+    scorer = ranker(trained("naive").model, feature_names=list("abcdefgh")[:WIDTH])
+    with pytest.raises(ValueError, match=rf"this ranker reads {WIDTH} .* got 2\Z"):
+        export(scorer, tmp_path / "ranker.keras", features=2)
 
 
 def test_formats_and_names():
