@@ -115,8 +115,8 @@ def evaluate(
     ranking are estimated from at most 100,000 sessions.
 
     Args:
-        model: A trained click model, the result of `fit` or `select`, or the result of
-            `debias.load` for a folder of `debias train`.
+        model: A trained click model, its ranker, the result of `fit` or `select`, or
+            the result of `debias.load` for a folder of `debias train`.
         log: Sessions. None means the test sessions that `fit` or `select` held out, if
             `model` is their result. Held-out sessions give no ranking metrics.
         data: Raw features of the items, and grades if there are any.
@@ -134,8 +134,8 @@ def evaluate(
         progress: Function that receives the completed share of the work.
 
     Raises:
-        ValueError: There is no log, an argument is out of range, or the log names items
-            that `data` lacks.
+        ValueError: There is no log, an argument has a wrong type or is out of range, or
+            the log names items that `data` lacks.
     """
     policy = NewPolicy(temperature, clip, examination)
     model = getattr(model, "fitted", model)  # of `select`
@@ -143,7 +143,15 @@ def evaluate(
         return _evaluate_tests(model, policy, name, progress)
     if isinstance(trees := getattr(model, "model", model), Trees):
         ranker, model = ranker or trees, trees
-    elif not isinstance(model, ClickModel):  # of a fit, or of a folder of debias train
+    elif isinstance(model, Ranker):
+        ranker, model = ranker or model, model.model
+    elif not isinstance(model, ClickModel):
+        if not hasattr(model, "ranker"):  # a fit and a folder of debias train have one
+            raise ValueError(
+                "model must be a click model, a ranker, a result of debias.fit or "
+                "debias.select, or an opened folder of debias train, got "
+                f"{type(model).__name__}"
+            )
         ranker, model = ranker or model.ranker, model.model
     if log is None or data is None:
         raise ValueError(

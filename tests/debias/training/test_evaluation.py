@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from debias.data import ClickLog
-from debias.training import evaluation
+from debias.training import TrainingConfig, evaluation, fit
+from tests.debias.training.worlds import DATA, LOG
 
 
 class Constant:
@@ -28,3 +29,14 @@ def test_clicks_by_position_are_compared_with_their_predictions(monkeypatch):
     assert title == "Clicks by position, observed and predicted"
     assert list(rows[2]) == ["position", "click_rate", "predicted", "perplexity"]
     assert rows[2]["position"] == 3 and rows[2]["click_rate"] == 0
+
+
+def test_a_ranker_is_evaluated_with_its_click_model_and_scaling():
+    fitted = fit("naive", LOG, DATA, config=TrainingConfig(epochs=1))
+    found = evaluation.evaluate(fitted.ranker, LOG, DATA)
+    assert found == evaluation.evaluate(fitted, LOG, DATA)
+
+
+def test_a_model_of_another_type_is_refused():
+    with pytest.raises(ValueError, match=r"model must be a click model.* got Constant"):
+        evaluation.evaluate(Constant(), LOG, DATA)
