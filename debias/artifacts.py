@@ -69,7 +69,7 @@ def load(path: str | Path) -> Any:
 
         return versions.load(path)
     if any((path / name).exists() for name in RECORDS):
-        ranker, report = ranker_of(path), report_of(path, RANKED)
+        report, ranker = report_of(path, RANKED), ranker_of(path)
         return Trained(ranker, getattr(ranker, "model", ranker), report)
     raise ValueError(
         f"{path}: was not written by this library: expected a folder of debias train, "
@@ -187,8 +187,8 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
     """Reads the report of a folder that `debias train` wrote.
 
     Raises:
-        ValueError: The report is damaged, or no finished run of `debias train` wrote
-            the folder.
+        ValueError: The report is damaged, no finished run of `debias train` wrote the
+            folder, or the folder holds a retrieval model although `keys` has "model".
     """
     folder = Path(folder)
     path = folder / "report.json"
@@ -203,6 +203,11 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
                 if not folder.exists()
                 else "was not written by debias train"
             )
+        )
+    report = _record(path, ())
+    if "model" in keys and "recipe" in report:
+        raise ValueError(
+            f"{folder}: holds a retrieval model; train a click model with debias train"
         )
     return _record(path, keys)
 

@@ -49,7 +49,9 @@ def finished(
     if force or not plan.exists():
         check_writable(plan)
         return None
-    there = plan_of(folder, tuple(asked))
+    there = plan_of(folder, ("model",))
+    if there["model"] == asked["model"]:  # other models have other options
+        there = plan_of(folder, tuple(asked))
     if there != plain(asked):
         raise ValueError(
             f"{folder}: holds another run, with {_difference(there, plain(asked))}; "
@@ -93,7 +95,7 @@ def _start(folder: Path, asked: dict[str, Any], force: bool) -> None:
 
 def _difference(there: Any, here: Any, name: str = "") -> str:
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
+        for key in sorted({*there, *here}, key=lambda key: (key != "model", key)):
             if there.get(key) != here.get(key):
                 if name == "contents":
                     return f"different contents of the {key}"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from debias.artifacts import load
 from debias.commands.evaluate import _examination
 from debias.data import RankingData
 from simulators import PlackettLuce, generate, simulate, weak_ranker
@@ -89,6 +90,8 @@ def test_training_leaves_a_report_and_starts_no_second_time(folder):
     assert "is finished" in again.output
     other = run(*command, *FAST, "--seed", "3", code=1)
     assert "holds another run, with seed 0 where this has 3" in other.output
+    model = run(*command, "--model", "ips", code=1)
+    assert "with model additive where this has ips" in " ".join(model.output.split())
     assert (folder / "trained" / "ranker.keras").stat().st_mtime_ns == before
 
 
@@ -321,6 +324,21 @@ def test_export_writes_a_ranker(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     foreign = run("export", tmp_path / "empty", "-o", tmp_path / "x", code=1)
     assert "was not written by debias train" in foreign.output
+
+
+def test_a_retrieval_model_is_no_ranker(folder, tmp_path):
+    """The advice to train again would overwrite it."""
+    of = tmp_path / "of"
+    of.mkdir()
+    (of / "train.json").write_text('{"model": "retrieval", "source": {}}')
+    (of / "report.json").write_text('{"tower": "dssm", "recipe": {}}')
+    done = run("export", of, "-o", tmp_path / "x.keras", code=1)
+    assert "of: holds a retrieval model; train a click" in " ".join(done.output.split())
+    with pytest.raises(ValueError, match="of: holds a retrieval model"):
+        load(of)
+    again = run("train", folder / "log.parquet", "-o", of, *MAPPED, *FAST, code=1)
+    told = " ".join(again.output.split())
+    assert "holds another run, with model retrieval where this has additive" in told
 
 
 @pytest.mark.parametrize(
