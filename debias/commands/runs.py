@@ -65,7 +65,8 @@ def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
     """Context manager that locks the folder of a run for this process.
 
     An interrupted run with the same options resumes. The options are written to the
-    file `train.json` of the folder. `force` first removes the files of another run.
+    file `train.json` of the folder. `force` first removes the files of another run. A
+    run that fails with a ValueError before its first checkpoint leaves the folder free.
 
     Raises:
         ValueError: Another process trains in the folder.
@@ -75,7 +76,13 @@ def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         _start(folder, asked, force)
-        yield
+        try:
+            yield
+        except ValueError:  # the options were refused
+            plan = folder / "train.json"
+            if [*folder.iterdir()] == [plan]:  # there is nothing to resume
+                plan.unlink()
+            raise
 
 
 def _start(folder: Path, asked: dict[str, Any], force: bool) -> None:

@@ -489,6 +489,19 @@ def test_ranking_data_comes_from_letor_too(folder, tmp_path):
     assert ranking_data(path).features.tolist() == [[0.5, 0], [1, 2]]
 
 
+def test_a_run_that_was_refused_leaves_its_folder_free(tmp_path):
+    from debias.commands.runs import started
+
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="bad"), started(folder, {"a": 1}, False):
+        raise ValueError("bad option")
+    assert not [*folder.iterdir()]
+    with pytest.raises(ValueError, match="bad"), started(folder, {"a": 1}, False):
+        (folder / "checkpoint.npz").touch()
+        raise ValueError("bad log")
+    assert len([*folder.iterdir()]) == 2  # to be resumed
+
+
 def test_force_goes_on_with_an_interrupted_run_and_wipes_any_other(tmp_path):
     from debias.commands.runs import started
 
