@@ -181,6 +181,9 @@ def _ranker(path: str) -> Path | None:
     """The path of a ranker: a folder of debias train, or an export.
 
     None if the path holds no ranker. A ranker in an object store is fetched.
+
+    Raises:
+        ValueError: The path has the ending of an export, and does not exist.
     """
     from debias.data.stores import located, store_url
 

@@ -144,6 +144,10 @@ class Learner:
         """(d,) vector for a user without any known feature."""
         return typical_user(self.served, self.log)
 
+    def user_tower(self) -> Any:
+        """The layer that computes `user_vectors`."""
+        return self.served.user
+
     def trend_prior(self, of: tuple[float, float] | None = None) -> np.ndarray:
         """(items,) term that a trend adds to inner products.
 

@@ -181,8 +181,10 @@ def test_a_ranker_of_a_store_is_served(server, put, tmp_path, monkeypatch):
     folder = _ranker(server.url("trained"))
     assert (folder / "ranker.keras").read_text() == "trained/ranker.keras"
     assert _ranker(server.url("exported/a.onnx")).read_text() == "exported/a.onnx"
-    for key in ("exported", "exported/b.onnx", "absent"):
+    for key in ("exported", "absent"):
         assert _ranker(server.url(key)) is None
+    with pytest.raises(ValueError, match="does not exist; debias export"):
+        _ranker(server.url("exported/b.onnx"))
 
 
 def test_training_and_ranking_read_and_write_urls(

@@ -160,5 +160,7 @@ def test_what_is_a_ranker_alone(tmp_path):
     for name in files:
         path = tmp_path / name.split("/")[0]
         assert _ranker(str(path)) == (None if name == "a.txt" else path)
-    for name in ("towers", "versions", "absent.onnx"):
+    for name in ("towers", "versions", "absent"):
         assert _ranker(str(tmp_path / name)) is None
+    with pytest.raises(ValueError, match=r"absent\.onnx: does not exist"):
+        _ranker(str(tmp_path / "absent.onnx"))
