@@ -204,8 +204,7 @@ def report_of(folder: str | Path, keys: tuple[str, ...] = ("model",)) -> dict[st
                 else "was not written by debias train"
             )
         )
-    report = _record(path, ())
-    if "model" in keys and "recipe" in report:
+    if "model" in keys and "recipe" in _record(path, ()):
         raise ValueError(
             f"{folder}: holds a retrieval model; train a click model with debias train"
         )

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -151,7 +151,9 @@ def serve(
     for option, value in (("--body", body), ("--seconds", seconds)):
         if not value < 1e6:  # NaN fails here, although it passes the lower bound
             raise ValueError(f"{option} must be below 1,000,000, got {value}")
-    running = _running()
+    from debias.engine.extras import installed
+
+    running = installed("debias.serve.running", "serve")
     from debias.serve.guards import hosts_of
 
     hosts = hosts_of(access.host, access.names)
@@ -200,17 +202,6 @@ def _ranker(path: str) -> Path | None:
             raise ValueError(f"{path}: does not exist; debias export writes rankers")
         return None
     return Path(path) if url is None else fetched(url)
-
-
-def _running() -> Any:
-    """The module that serves; an error names the missing extra."""
-    try:
-        from debias.serve import running
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is needed: pip install 'debias-ranking[serve]'"
-        ) from error
-    return running
 
 
 def _token(file: Path | None, variable: str | None) -> str | None:

@@ -73,6 +73,12 @@ def weights(
             "--items FILE"
         )
     known = places.found_or_read(given, log, read, by)
+    if known.trust is not None:
+        say(
+            f"note: {given}: weights cannot correct the column trust; `debias judge` "
+            "and `debias train --model affine` can",
+            err=True,
+        )
     items, queries = places.source_names(read)
     with waiting("weighting"):
         found = impressions(log, known, names=places.names_of(read), clip=clip)

@@ -280,8 +280,7 @@ def _judge_no_error(
         )
     else:
         verdict = (
-            "Calibrated: at every rank, the model is off by no more than chance; "
-            f"{found}"
+            f"Calibrated: at no rank is the model off by more than chance; {found}"
         )
     step = "You can use its click probabilities."
     if blind:

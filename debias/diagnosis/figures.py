@@ -68,10 +68,10 @@ def graph(found: Connectivity, width: int = 760) -> str:
 
 def _links(found: Connectivity) -> list[tuple[int, int]]:
     """Pairs of ranks, from 0, that `graph` joins by an arc."""
-    links = np.triu((found.pairs > 0) & np.isfinite(found.error), 1)
     if len(found.component) > ARCS:
         tree = spanning_tree(found.error, found.component >= 0)
         return sorted((min(a, b), max(a, b)) for a, b in zip(*tree.coords, strict=True))
+    links = np.triu((found.pairs > 0) & np.isfinite(found.error), 1)
     return list(zip(*np.nonzero(links), strict=True))
 
 

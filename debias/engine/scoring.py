@@ -72,7 +72,7 @@ class Scorer:
             raise ValueError(
                 f"{self.name}: reads {len(names)} features, got {features.shape[1:]}"
             )
-        if self.kinds is not None and self._coded:
+        if self._coded:
             self._check_codes(features)
         starts = range(0, len(features), ITEMS)
         parts = [self._score(features[start : start + ITEMS]) for start in starts]
@@ -85,6 +85,7 @@ class Scorer:
         return {at: each for at, each in enumerate(each_column) if each.coded}
 
     def _check_codes(self, features: np.ndarray) -> None:
+        """Raises ValueError for a code (items, F) that its feature does not have."""
         codes = features[:, [*self._coded]]
         sizes = np.array([each.size for each in self._coded.values()], np.float32)
         wrong = ~((codes >= 0) & (codes < sizes) & (codes == np.floor(codes)))

@@ -53,8 +53,8 @@ def export_trees(
 
     The formats "lightgbm" and "xgboost" refer to features by number. The formats
     "lightgbm", "xgboost" and "ltr" refer to categories by code, and omit the base
-    score, which does not affect the ranking. If features have names,
-    the file NAME.features.json, next to the export, lists the features and codes.
+    score, which does not affect the ranking. If features have names, the file
+    NAME.features.json, next to the export, lists the features and codes.
 
     Args:
         trees: Result of `debias.training.fit_trees`, or its attribute `ranker`.

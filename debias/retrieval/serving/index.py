@@ -9,7 +9,6 @@ removes rows that a filter excludes. If too few rows remain, the index compares 
 items. So an answer has fewer than k items only if the filter allows fewer than k items.
 """
 
-import importlib
 import inspect
 import time
 import warnings
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from debias.engine.extras import installed
 from debias.retrieval.training.evaluation import best, dot_scores
 
 EXACT = 20_000  # most rows that are compared exhaustively, in about a millisecond
@@ -144,7 +144,9 @@ class Faiss:
         return type(self.index).__name__
 
     def save(self, folder: Path) -> None:
-        _extra("faiss").write_index(self.index, str(folder / "index.faiss"))
+        installed("faiss", "retrieval").write_index(
+            self.index, str(folder / "index.faiss")
+        )
         if self.place is not None:
             np.save(folder / "place.npy", self.place)
 
@@ -173,16 +175,6 @@ class Annoy:
         self.forest.save(str(folder / "index.annoy"))
 
 
-def _extra(name: str) -> Any:
-    """Imports a package of the extra `retrieval`."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{name} is needed: pip install 'debias-ranking[retrieval]'"
-        ) from error
-
-
 def open_searcher(folder: Path, dim: int) -> Searcher | None:
     """Opens the searcher in a folder; returns None if the folder has no searcher.
 
@@ -190,7 +182,7 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
         ValueError: The file is damaged.
     """
     if (path := folder / "index.faiss").exists():
-        faiss = _extra("faiss")
+        faiss = installed("faiss", "retrieval")
         try:  # memory-mapped, so processes share one copy
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
@@ -198,7 +190,7 @@ def open_searcher(folder: Path, dim: int) -> Searcher | None:
         places = folder / "place.npy"
         return Faiss(index, dim, np.load(places) if places.exists() else None)
     if (path := folder / "index.annoy").exists():
-        forest = _extra("annoy").AnnoyIndex(dim, "dot")
+        forest = installed("annoy", "retrieval").AnnoyIndex(dim, "dot")
         try:
             forest.load(str(path))
         except OSError as error:
@@ -357,7 +349,7 @@ def hnsw(
         build_effort: efConstruction.
         asked: Required recall, and the queries that measure it.
     """
-    faiss, dim = _extra("faiss"), vectors.shape[1]
+    faiss, dim = installed("faiss", "retrieval"), vectors.shape[1]
     first, place = distinct(vectors)
     shared: Rows | None = place
     points = vectors[first]
@@ -442,7 +434,9 @@ def _lists(
     lists = round(4 * len(near) ** 0.5) if lists is None else lists
     lists = max(1, min(lists, len(near) // 39))  # Faiss wants 39 vectors per centre
     code = f"PQ{parts}np" if parts else "Flat"
-    index = _extra("faiss").index_factory(near.shape[1], f"IVF{lists},{code}")
+    index = installed("faiss", "retrieval").index_factory(
+        near.shape[1], f"IVF{lists},{code}"
+    )
     index.nprobe = probes
     made = _filled(index, near, progress, vectors.shape[1], None)
     return asked.meet(made, vectors, asked.measure(made, vectors))
@@ -464,7 +458,7 @@ def annoy(
         trees: Number of trees.
         seed: Random seed of the splits in the trees.
     """
-    forest = _extra("annoy").AnnoyIndex(vectors.shape[1], "dot")
+    forest = installed("annoy", "retrieval").AnnoyIndex(vectors.shape[1], "dot")
     forest.set_seed(seed)
     for row, vector in enumerate(vectors):
         forest.add_item(row, vector)

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from debias.engine.extras import installed
+
 PIECE = 2_000  # vectors per insertion, below the size limit of a message
 FILE = "index.milvus"
 
@@ -196,13 +198,7 @@ def _folder() -> Path:
 
 
 def _client(where: str) -> Any:
-    try:
-        from pymilvus import MilvusClient
-
-        if "://" not in where:
-            import milvus_lite  # noqa: F401  which pymilvus does not require
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is needed: pip install 'debias-ranking[milvus]'"
-        ) from error
-    return MilvusClient(where, token=os.environ.get("MILVUS_TOKEN", ""))
+    pymilvus = installed("pymilvus", "milvus")
+    if "://" not in where:
+        installed("milvus_lite", "milvus")  # which pymilvus does not require
+    return pymilvus.MilvusClient(where, token=os.environ.get("MILVUS_TOKEN", ""))

@@ -254,7 +254,7 @@ def publish_full(
     return _publish(
         root,
         learner,
-        learner.served.user,
+        learner.user_tower(),
         index,
         {**(about or {}), "kind": "full", **state, "full": state},
         keep,
@@ -293,7 +293,7 @@ def publish_increment(
     with tempfile.TemporaryDirectory() as folder:
         tower = Path(folder) / "tower.onnx"
         fits = replace_tables(served.tower, increment.before, increment.after, tower)
-        side = tower if fits else learner.served.user
+        side = tower if fits else learner.user_tower()
         kept = keep, _ranker(served), served.repeat
         return _publish(root, learner, side, index, about, *kept)
 

@@ -69,11 +69,7 @@ def test_a_finished_run_is_not_trained_again_and_another_needs_force(folder):
     assert "another run, with epochs 2 where this has 1" in done.output
 
 
-def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypatch):
-    from debias.retrieval.training import runs
-
-    given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "2"]
-    whole = run_json("train", *given, "-o", tmp_path / "whole")
+def killed_after_one_pass(monkeypatch):
     learn, passes = runs.learn, []
 
     def killed(learner, **options):
@@ -83,9 +79,15 @@ def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypat
         return learn(learner, **options)
 
     monkeypatch.setattr(runs, "learn", killed)
+
+
+def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypatch):
+    given = [folder / "day1.csv", *MAPPED, *SMALL, "--hold-out", "--epochs", "2"]
+    whole = run_json("train", *given, "-o", tmp_path / "whole")
+    killed_after_one_pass(monkeypatch)
     done = run("train", *given, "-o", tmp_path / "again", code=130)
     assert "Give the same command again" in done.output
-    monkeypatch.setattr(runs, "learn", learn)
+    monkeypatch.undo()
     again = run_json("train", *given, "-o", tmp_path / "again")
     assert again["passes"] == whole["passes"]
     assert again["held_out"] == whole["held_out"]
@@ -97,17 +99,9 @@ def test_training_goes_on_behind_the_last_whole_pass(folder, tmp_path, monkeypat
 def test_an_interrupted_run_does_not_resume_on_other_events(tmp_path, monkeypatch):
     """Otherwise a learner of the old events would be reported with the new ones."""
     given = [write(tmp_path / "day.csv", 0, 200), *MAPPED, *SMALL, "--epochs", "2"]
-    learn, passes = runs.learn, []
-
-    def killed(learner, **options):
-        if passes:
-            raise KeyboardInterrupt
-        passes.append(1)
-        return learn(learner, **options)
-
-    monkeypatch.setattr(runs, "learn", killed)
+    killed_after_one_pass(monkeypatch)
     run("train", *given, "-o", tmp_path / "model", code=130)
-    monkeypatch.setattr(runs, "learn", learn)
+    monkeypatch.undo()
     write(tmp_path / "day.csv", 0, 300)
     done = run("train", *given, "-o", tmp_path / "model", code=1)
     assert "another run, with different contents of the events" in done.output

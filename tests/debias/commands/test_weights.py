@@ -59,5 +59,9 @@ def test_what_a_log_lacks_is_said(log, tmp_path):
     said = run(log, "-o", out, "--for", "xgboost", *arguments).output
     assert "and a few clicks dominate: expect a noisier ranker" in said
     assert "debias judge" in said and "debias plan" in said
+    assert "trust" not in said
+    given.write_text("rank,examination,trust\n1,1,0.1\n2,0.5,0\n3,0.3,0\n")
+    said = run(log, "-o", tmp_path / "other", "--for", "xgboost", *arguments).stderr
+    assert "p.csv: weights cannot correct the column trust" in " ".join(said.split())
     said = run(log, "-o", out, "--for", "xgboost", *arguments, "--force", code=1).output
     assert "which --force does not replace" in said and (out / "rows.txt").exists()
