@@ -4,6 +4,7 @@ import typer
 
 from debias.commands.demo import demo
 from debias.commands.diagnose import diagnose
+from debias.commands.distill import distill
 from debias.commands.evaluate import evaluate
 from debias.commands.examples import explain
 from debias.commands.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
     epilog="Begin with: debias demo",
 )
 COMMANDS = (
-    *(demo, inspect, diagnose, plan, train, evaluate, rank, export),
+    *(demo, inspect, diagnose, plan, train, evaluate, rank, distill, export),
     *(propensities, judge, weights, serve),
 )
 for command in COMMANDS:

@@ -72,8 +72,9 @@ def load(path: str | Path) -> Any:
         report, ranker = report_of(path, RANKED), ranker_of(path)
         return Trained(ranker, getattr(ranker, "model", ranker), report)
     raise ValueError(
-        f"{path}: was not written by this library: expected a folder of debias train, "
-        "a .keras, .trees or .onnx file, a SavedModel or a folder of versions"
+        f"{path}: cannot be opened: expected a folder of debias train, a .keras, "
+        ".trees or .onnx file, a SavedModel or a folder of versions; exports of trees "
+        "in .txt and .json are for LightGBM and XGBoost"
     )
 
 

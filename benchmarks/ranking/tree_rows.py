@@ -1,8 +1,9 @@
 """Tree rankers of other libraries and of this library, on the same clicks.
 
 `trees` and `trees_listwise` are the product and the listwise model with a sum of trees
-as relevance, with the defaults of `debias.training.fit_trees`. All other rows are
-LambdaMART with the same learning rate, number of trees and number of leaves.
+as relevance, with the defaults of `debias.training.fit_trees`. `auto` is the neural
+model of `debias.select`, and `distilled` are trees that imitate this model. All other
+rows are LambdaMART with the same learning rate, number of trees and number of leaves.
 `xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use LightGBM. The rows
 differ in labels, weights and corrections. The size of leaves was chosen on seed 1000.
 """
@@ -189,6 +190,33 @@ def trees_listwise(world: Any) -> Score:
     return Trees("lightgbm", booster)
 
 
+def auto(world: Any) -> Score:
+    """The neural model that `debias.select` chooses by validation clicks."""
+    from debias.training import score_items
+
+    return partial(score_items, _network(world))
+
+
+def _network(world: Any) -> Callable[[Any], Any]:
+    from benchmarks.ranking.rows import fit
+    from debias.training import TrainingConfig
+
+    score: Callable[[Any], Any] = fit("auto", world, TrainingConfig()).model.score
+    return score
+
+
+def distilled(world: Any) -> Score:
+    """Trees that imitate the row `auto`, as `debias distill` makes them."""
+    from debias.data import RankingData
+    from debias.training import distill
+
+    parts = (world.train.data, world.validation.data)
+    features = np.concatenate([part.features for part in parts])
+    sizes = np.concatenate([part.sizes for part in parts])
+    items = RankingData(features, None, np.concatenate([[0], np.cumsum(sizes)]))
+    return distill(_network(world), items).ranker
+
+
 def _shown(world: Any) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
     """Features and numbers of the shown items, and the logs with these numbers.
 
@@ -220,5 +248,7 @@ ROWS: Mapping[str, Callable[[Any], Score]] = {
     "judgments": judgments,
     "trees": trees,
     "trees_listwise": trees_listwise,
+    "auto": auto,
+    "distilled": distilled,
     "full_information": full_information,
 }

@@ -8,7 +8,7 @@ import typer
 PANELS: Mapping[str, str] = {
     "Begin": "demo import inspect",
     "Examine a log": "diagnose plan",
-    "Train and rank": "train evaluate rank export",
+    "Train and rank": "train evaluate rank distill export",
     "For your own trainer": "propensities judge weights",
     "Serve": "serve retrieval",
 }
@@ -24,6 +24,7 @@ EXAMPLES: Mapping[str, str] = {
     "weights": "debias weights log.parquet --for lightgbm -o impressions.parquet",
     "train": "debias train log.parquet -c 'features=f_*' --model product -o trained",
     "evaluate": "debias evaluate trained log.parquet -c 'features=f_*'",
+    "distill": "debias distill trained log.parquet -o trees",
     "export": "debias export trained -o ranker.onnx",
     "rank": "debias rank trained candidates.parquet -o ranked.parquet",
     "serve": "debias serve published --ranker ranker.onnx --port 8000",

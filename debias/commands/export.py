@@ -9,7 +9,6 @@ from debias.commands.evaluate import Folder
 from debias.commands.inputs import Force, options
 from debias.commands.places import check_free
 from debias.commands.screen import AsJson, print_json, say, waiting
-from debias.presets import TREES
 
 
 @options()
@@ -22,7 +21,7 @@ def export(
             "-o",
             help="Output path. A Keras ranker is written to NAME.keras, NAME.onnx or "
             "a SavedModel folder. A tree ranker is written to NAME.onnx, NAME.txt or "
-            "NAME.json.",
+            "NAME.json; `debias distill` makes a tree ranker of a Keras ranker.",
         ),
     ],
     format: Annotated[
@@ -45,7 +44,7 @@ def export(
     json: AsJson = False,
 ) -> None:
     """Exports a ranker, which scores the items of a list of any length."""
-    from debias.artifacts import RANKED, ranker_of, report_of
+    from debias.artifacts import RANKED, TREES, ranker_of, report_of
     from debias.models.export import export as write
     from debias.models.export import format_of
     from debias.models.tree_exports import tree_format
@@ -63,7 +62,7 @@ def export(
             raw=raw,
             overwrite=force,
         )
-    named = tree_format if report["model"] in TREES else format_of
+    named = tree_format if (folder / TREES).exists() else format_of
     format = format or named(out)
     found = {"path": str(made), "format": format, "features": report["features"]}
     if json:

@@ -5,6 +5,7 @@ version from this folder, `update` applies new events to a version, and `query`
 retrieves items from a version. `debias serve` serves a version over HTTP.
 """
 
+import csv
 import time
 import warnings
 from collections import Counter
@@ -709,7 +710,10 @@ def query(
     ] = None,
     history: Annotated[
         str | None,
-        typer.Option(help="Ids of the user's latest items, most recent first: a,b,c."),
+        typer.Option(
+            help="Ids of the user's latest items, most recent first: a,b,c. Quote an "
+            "id that contains a comma: 'a,\"b,c\"'."
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Number of items to retrieve.")] = 10,
     repeat: Annotated[
@@ -738,7 +742,7 @@ def query(
 
     loaded = versions.load(root, version)
     about = {name: _value(loaded, name, text) for name, text in pairs.items()}
-    ids = None if history is None else [i for i in history.split(",") if i]
+    ids = None if history is None else [i for i in next(csv.reader([history]), []) if i]
     answer = retrieve(loaded, about, ids, k, repeat=repeat)
     found = {"version": loaded.name, **answer._asdict()}
     if json:

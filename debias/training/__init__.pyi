@@ -1,5 +1,6 @@
 from . import choice as choice
 from . import corrections as corrections
+from . import distillation as distillation
 from . import evaluation as evaluation
 from . import fitting as fitting
 from . import selection as selection
@@ -12,6 +13,8 @@ from .choice import choose_ranking as choose_ranking
 from .config import TrainingConfig as TrainingConfig
 from .corrections import Correction as Correction
 from .corrections import correction as correction
+from .distillation import Distilled as Distilled
+from .distillation import distill as distill
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .evaluation import score_items as score_items

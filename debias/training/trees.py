@@ -129,14 +129,14 @@ def fit_trees(
         booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
         kind = Trees("lightgbm", booster, 0.0, None, log.list_size, names, kinds)
         nan = float("nan")
-        passes = _history(history, rounds, "ndcg@10")
+        passes = about_ten(history, rounds, "ndcg@10")
         return FittedTrees(kind, nan, nan, rounds, passes, sizes, by)
     count = 1 if log.device is None else int(log.device.max()) + 1
     if objective == "listwise":
         booster, means, history = _listwise(rows, shown, parts, count, config, progress)
         best = int(np.argmax(history)) + 1
         kind = Trees(config.library, booster, 0.0, None, log.list_size, names, kinds)
-        passes = _history(history, best, "log_likelihood")
+        passes = about_ten(history, best, "log_likelihood")
         return FittedTrees(kind, means[0], means[1], best, passes, sizes, by)
     counts = [counts_of(part, shown, log.list_size) for part in parts]
     booster, base, theta, history = boost(
@@ -150,7 +150,7 @@ def fit_trees(
         for each, part in zip(counts, parts, strict=True)
     ]
     best = int(np.argmax(history)) + 1
-    passes = _history(history, best, "log_likelihood_per_item")
+    passes = about_ten(history, best, "log_likelihood_per_item")
     return FittedTrees(trees, means[1], means[2], best, passes, sizes, by)
 
 
@@ -169,7 +169,7 @@ def _check_learnable(train: ClickLog, rows: np.ndarray, shown: np.ndarray) -> No
         )
 
 
-def _history(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
+def about_ten(values: list[float], best: int, name: str) -> list[dict[str, Any]]:
     """Values of about ten rounds, including the best and the last round."""
     every = max(1, len(values) // 10)
     kept = sorted({*range(every, len(values) + 1, every), best, len(values)})
