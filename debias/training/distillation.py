@@ -112,7 +112,7 @@ def distill(
     some = np.sort(rng.permutation(data.items)[:MOST])
     rows = np.asarray(data.features[some], np.float32)
     target = score_items(ranker, data.features[some]).astype(float)
-    _check(target)
+    _check(target, some)
     query = np.repeat(np.arange(data.queries), data.sizes)[some]
     held, by = _held_out(query, rng)
     learned, judges = np.flatnonzero(~held), np.flatnonzero(held)
@@ -173,12 +173,15 @@ def agreement(
     return float(ordered[wanted != 0].mean()) if (wanted != 0).any() else float("nan")
 
 
-def _check(target: np.ndarray) -> None:
+def _check(target: np.ndarray, items: np.ndarray) -> None:
     if len(target) < FEWEST:
         raise ValueError(f"{len(target)} items are too few: give at least {FEWEST}")
     if not np.isfinite(target).all():
         row = int(np.argmin(np.isfinite(target)))
-        raise ValueError(f"the teacher gives item {row} the score {target[row]}")
+        raise ValueError(
+            f"the teacher gives item {items[row]} the score {target[row]}: give items "
+            "whose features it can read"
+        )
     if np.ptp(target) == 0:
         raise ValueError(
             f"the teacher gives all items the score {target[0]:g}, so there is no "

@@ -185,9 +185,11 @@ def test_updates_follow_the_stream_and_the_next_query_knows(folder):
     assert "applied before" in run("update", root, later).output
     (full,) = run_json("update", root, later, "--full")
     assert full["kind"] == "full" and full["events"] == 100
-    answer = run_json("query", root, "--user", "u3", "--history", "p1,p99", "-k", "4")
+    answer = run_json(
+        "query", root, "--user", "u3", "--history", 'p1,"p9,9"', "-k", "4"
+    )
     assert answer["version"] == full["version"] and answer["known"]
-    assert len(answer["items"]) == 4 and answer["passed_over"] == ["p99"]
+    assert len(answer["items"]) == 4 and answer["passed_over"] == ["p9,9"]
     assert "not known" in run("query", root, "--user", "nobody").output
     answer = run("query", root, "--user", "u3", "-k", "30").output
     assert "25 of 30 items: no other items are left for this user" in answer
