@@ -1,11 +1,15 @@
 """Fixtures that several folders of tests share."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
 
 gc.disable()
+# Test processes fill the cores already, and threads of one would wait for another's.
+for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(pool, "1")
 # Files that take longest begin first, so that no process ends long after another.
 LONGEST = (
     "acceptance/test_documents.py",

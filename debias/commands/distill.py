@@ -52,14 +52,20 @@ def distill(
 
     Search engines, LightGBM and XGBoost can run the trees; see `debias export`. The
     command reads the items of a log, without its clicks, and learns how the ranker
-    scores them. The options for reading the log, such as -c, default to those used in
+    scores them. So the log should have items like those that the trees will rank. A
+    tenth of the queries is held out, to compare the orders of trees and ranker. The
+    options for reading the log, such as -c, default to those used in
     training. The output folder works with `debias rank`, `evaluate`, `export` and
     `serve`.
     """
-    from debias.artifacts import RANKED, load, plan_of, report_of
+    from debias.artifacts import RANKED, TREES, load, plan_of, report_of
     from debias.training.distillation import DEFAULT
 
     report = report_of(folder, (*RANKED, "list_size"))
+    if (folder / TREES).exists():
+        raise ValueError(f"{folder}: holds trees already; export them as they are")
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"--out must not be {folder}, the folder of the ranker")
     config = replace(
         DEFAULT, library=library.value, rounds=trees, leaves=leaves, seed=seed
     )
@@ -78,7 +84,7 @@ def distill(
         assert given.data is not None
         teacher = load(folder)
         items = inputs.arranged(given.data, teacher.ranker, source)
-        found = _grow(out, items, teacher, asked, config, force)
+        found = _grow(out, items, source.log, teacher, asked, config, force)
     else:
         say(f"{out}: training is finished; --force trains again", err=True)
     if json:
@@ -103,6 +109,7 @@ def _opened(
 def _grow(
     folder: Path,
     items: "RankingData",
+    log: str,
     teacher: "Trained",
     asked: dict[str, Any],
     config: "TreesConfig",
@@ -118,7 +125,10 @@ def _grow(
         started(folder, asked, force),
         bar("trees", config.rounds, "trees/s") as progress,
     ):
-        found = training.distill(teacher, items, config, progress)
+        try:
+            found = training.distill(teacher, items, config, progress)
+        except ValueError as error:
+            raise ValueError(f"{log}: {error}") from error
         found.model.write(folder / TREES)
     record = {
         **{key: teacher.report.get(key) for key in KEPT},

@@ -66,13 +66,15 @@ def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
 
     An interrupted run with the same options resumes. The options are written to the
     file `train.json` of the folder. `force` first removes the files of another run. A
-    run that fails with a ValueError before its first checkpoint leaves the folder free.
+    run that fails with a ValueError before its first checkpoint leaves the folder free,
+    or removes the folder if it was new.
 
     Raises:
         ValueError: Another process trains in the folder.
     """
     from debias.data.files import alone
 
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         _start(folder, asked, force)
@@ -82,6 +84,8 @@ def started(folder: Path, asked: dict[str, Any], force: bool) -> Iterator[None]:
             plan = folder / "train.json"
             if [*folder.iterdir()] == [plan]:  # there is nothing to resume
                 plan.unlink()
+                if new:
+                    folder.rmdir()
             raise
 
 

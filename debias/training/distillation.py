@@ -29,7 +29,8 @@ class Distilled(Printed):
         rounds: Number of trees.
         r2: Coefficient of determination of the teacher's scores on held-out items.
         pairs: Share of the pairs of held-out items of one query that the trees order as
-            the teacher does. Pairs with equal scores of the teacher do not count.
+            the teacher does. Pairs with equal scores of the trees count one half, and
+            pairs with equal scores of the teacher do not count.
         history: R2 on held-out items after about ten selected rounds.
         items: Numbers of training and validation items.
         held_out_by: Unit of the split, "query" or "item".
@@ -52,8 +53,9 @@ class Distilled(Printed):
         yield "Rounds", self.history
 
     def words(self) -> str:
+        count = f"{self.rounds} tree" + "s" * (self.rounds != 1)
         return (
-            f"{self.rounds} trees order {self.pairs:.1%} of the pairs of held-out "
+            f"{count} order {self.pairs:.1%} of the pairs of held-out "
             f"items as the teacher does (R2 of its scores: {self.r2:.3f})."
         )
 
@@ -155,7 +157,8 @@ def agreement(
     """Share of random pairs of items of one query that two scorings order alike.
 
     Args:
-        score, other: (n,) scores. Pairs with equal `other` scores do not count.
+        score, other: (n,) scores. Pairs with equal `score` count one half. Pairs with
+            equal `other` scores do not count.
         query: (n,) sorted query of each item.
         rng: Generator that draws 100,000 pairs.
 
@@ -169,13 +172,13 @@ def agreement(
     one = rng.integers(len(query), size=PAIRS)
     two = first[group[one]] + rng.integers(count[group[one]])
     wanted = np.sign(other[one] - other[two])
-    ordered = np.sign(score[one] - score[two]) == wanted
+    ordered = (1 + np.sign(score[one] - score[two]) * wanted) / 2
     return float(ordered[wanted != 0].mean()) if (wanted != 0).any() else float("nan")
 
 
 def _check(target: np.ndarray, items: np.ndarray) -> None:
     if len(target) < FEWEST:
-        raise ValueError(f"{len(target)} items are too few: give at least {FEWEST}")
+        raise ValueError(f"distillation needs {FEWEST} items, got {len(target)}")
     if not np.isfinite(target).all():
         row = int(np.argmin(np.isfinite(target)))
         raise ValueError(

@@ -71,10 +71,20 @@ def test_what_cannot_be_distilled_is_refused(folder, tmp_path):
     assert "holds another run" in said
     run(*command, "--trees", "4", "--force")
     said = run("distill", out, log, "-o", tmp_path / "again", code=1).output
-    assert "trees already: export it as it is" in said
-    assert not (tmp_path / "again" / "train.json").exists()
+    assert f"{out}: holds trees already" in said.replace("\n", "")
+    said = run(
+        *("distill", folder / "trained", log, "-o", folder / "trained", "--force"),
+        code=1,
+    ).output
+    assert "--out must not be" in said and (folder / "trained/ranker.keras").exists()
     said = run("distill", folder, log, "-o", tmp_path / "no", code=1).output
     assert "was not written by debias train" in said
+    few = tmp_path / "few.parquet"
+    pq.write_table(pq.read_table(log)[:8], few)
+    command = ("distill", folder / "trained", few, "-o", tmp_path / "no")
+    said = run(*command, code=1).output.replace("\n", "")
+    assert "few.parquet: distillation needs 20 items, got" in said
+    assert not (tmp_path / "no").exists()
     short = tmp_path / "short.parquet"
     pq.write_table(pq.read_table(log).drop_columns(["f_1"]), short)
     said = run(

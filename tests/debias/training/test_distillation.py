@@ -59,12 +59,19 @@ def test_agreement_is_measured_on_queries_that_no_tree_has_seen():
     total = np.square(target - target[held].mean())[held].sum()
     assert found.r2 == pytest.approx(1 - error / total, abs=1e-4)
     exact = [
-        (score[i] - score[j]) * (target[i] - target[j]) > 0
+        (1 + np.sign(score[i] - score[j]) * np.sign(target[i] - target[j])) / 2
         for i, j in combinations(np.flatnonzero(held), 2)
         if query[i] == query[j]
     ]
     assert found.pairs == pytest.approx(np.mean(exact), abs=0.02)
     assert found.pairs < 0.9  # and not near the agreement on items that were learned
+
+
+def test_pairs_that_the_trees_tie_count_one_half():
+    query, other = np.repeat([0, 1], 50), RNG.normal(size=100)
+    for score, wanted in ((other, 1), (-other, 0), (0 * other, 0.5)):
+        rng = np.random.default_rng(1)
+        assert distillation.agreement(score, other, query, rng) == wanted
 
 
 def test_few_queries_hold_out_items():
@@ -94,7 +101,7 @@ def test_many_items_are_sampled(monkeypatch):
 
 def test_teachers_that_teach_nothing_are_refused():
     few = RankingData(FEATURES[:19], None, [0, 19])
-    with pytest.raises(ValueError, match="19 items are too few: give at least 20"):
+    with pytest.raises(ValueError, match="needs 20 items, got 19"):
         distill(steps, few)
     with pytest.raises(ValueError, match="gives all items the score 1,"):
         distill(lambda x: x[..., 0] * 0 + 1, DATA)
