@@ -495,6 +495,10 @@ def test_a_run_that_was_refused_leaves_its_folder_free(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="bad"), started(folder, {"a": 1}, False):
         raise ValueError("bad option")
+    assert not folder.exists()
+    folder.mkdir()  # by the user, who keeps it
+    with pytest.raises(ValueError, match="bad"), started(folder, {"a": 1}, False):
+        raise ValueError("bad option")
     assert not [*folder.iterdir()]
     with pytest.raises(ValueError, match="bad"), started(folder, {"a": 1}, False):
         (folder / "checkpoint.npz").touch()
