@@ -74,6 +74,13 @@ def test_pairs_that_the_trees_tie_count_one_half():
         assert distillation.agreement(score, other, query, rng) == wanted
 
 
+def test_pairs_of_two_queries_do_not_count():
+    query, score = np.repeat([0, 1], 50), RNG.normal(size=100)
+    moved = score - 100 * query  # as no query tells
+    rng = np.random.default_rng(1)
+    assert distillation.agreement(score + 100 * query, moved, query, rng) == 1
+
+
 def test_few_queries_hold_out_items():
     found = distill(steps, RankingData(FEATURES, None, [0, 200, 400]), FAST)
     assert found.held_out_by == "item" and found.items["validation"] == 40
