@@ -59,16 +59,15 @@ class Learned:
 
     def measure(self, seed: int, data: str | None) -> dict[str, float]:
         from benchmarks.questions.worlds import world
-        from benchmarks.ranking.protocol import ranking_metrics, scores
-        from benchmarks.ranking.rows import fit
+        from benchmarks.ranking.protocol import ranking_metrics
+        from benchmarks.ranking.rows import test_scores
 
         forget()
         sessions = int(float(self.sessions))
         found = world(self.crowd, seed, sessions, self.labels / 100, FEWEST)
         if self.row == "production":
             return ranking_metrics(found, found.test.logging)
-        model = fit(self.row, found, config(seed)).model
-        return ranking_metrics(found, scores(model.score, found.test.data))
+        return ranking_metrics(found, test_scores(self.row, found, config(seed)))
 
 
 TABLE = Table(

@@ -291,6 +291,13 @@ def prepared(world: World) -> Any:
     )
 
 
+def tree_parts(world: World) -> list[Any]:
+    """Training and validation clicks for `debias.training.trees`."""
+    from debias.training import Part
+
+    return [Part(each.log, each.data) for each in (world.train, world.validation)]
+
+
 def trained(
     world: World, build: Callable[[int], Any], config: "TrainingConfig"
 ) -> tuple[Any, float]:
@@ -310,11 +317,20 @@ def trained(
     return fitted.model, fitted.log_likelihood
 
 
-def chosen(world: World, config: "TrainingConfig") -> str:
-    """Name of the model that `debias.select` chooses by validation clicks."""
-    from debias.training import try_all
+def chosen(world: World, config: "TrainingConfig", trees: bool = True) -> str:
+    """Name of the model that `debias.select` chooses by validation clicks.
 
-    return try_all(prepared(world), config).name
+    Args:
+        world: Features and clicks for training and for validation.
+        config: Training configuration.
+        trees: Whether trees are among the candidates.
+    """
+    from debias.training import candidates_of, try_all
+    from debias.training.choice import GROWN
+
+    ready = prepared(world)
+    names = [n for n in candidates_of(ready) if trees or n not in GROWN]
+    return try_all(ready, config, names).name
 
 
 def scores(score: Callable[[Any], Any], data: RankingData) -> np.ndarray:

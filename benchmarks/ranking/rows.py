@@ -24,12 +24,15 @@ from benchmarks.ranking.protocol import (
     ranking_metrics,
     scores,
     trained,
+    tree_parts,
 )
 from benchmarks.ranking.truths import beliefs
 from debias.data.layout import layout_of
 from debias.models import ClickModel, Mixture
 from debias.training import TrainingConfig
+from debias.training.choice import GROWN
 from debias.training.fitting import Diverged
+from debias.training.trees import trial_trees
 from debias.types import Place, Tensor
 from simulators.clicks import item_attraction
 from simulators.oracle import conditional_click_probability, ideal_score
@@ -45,9 +48,7 @@ class Fit(NamedTuple):
 
 
 def fit(row: str, world: World, config: TrainingConfig) -> Fit:
-    """Trains one row; for `auto`, the row that `debias.select` chooses."""
-    if row == "auto":
-        row = chosen(world, config)
+    """Trains one row of `LEARNERS`."""
     build, view = LEARNERS[row]
     seen = view(world)
     model, validation = trained(seen, lambda seed: build(seed, seen), config)
@@ -64,6 +65,10 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
         return world.test.logging
     if row == "ceiling":
         return _ideal(world)
+    if row == "auto":
+        row = chosen(world, config)
+    if row in GROWN:
+        return trial_trees(*tree_parts(world))(world.test.data.features)
     _, model, seen = fit(row, world, config)
     return scores(model.score, seen.test.data)
 
@@ -76,6 +81,10 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     if row == "ceiling":
         return _ceiling(world)
     try:
+        if row == "auto":
+            row = chosen(world, config)
+        if row in GROWN:
+            return ranking_metrics(world, test_scores(row, world, config))
         _, model, seen = fit(row, world, config)
     except Diverged:
         return {DIVERGED: 1.0}

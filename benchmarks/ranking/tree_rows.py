@@ -1,11 +1,12 @@
 """Tree rankers of other libraries and of this library, on the same clicks.
 
 `trees` and `trees_listwise` are the product and the listwise model with a sum of trees
-as relevance, with the defaults of `debias.training.fit_trees`. `auto` is the neural
-model of `debias.select`, and `distilled` are trees that imitate this model. All other
-rows are LambdaMART with the same learning rate, number of trees and number of leaves.
-`xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use LightGBM. The rows
-differ in labels, weights and corrections. The size of leaves was chosen on seed 1000.
+as relevance, with the defaults of `debias.training.fit_trees`. `auto` is the model
+that `debias.select` chooses, and `distilled` are trees that imitate the best neural
+model. All other rows are LambdaMART with the same learning rate, number of trees and
+number of leaves. `xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use
+LightGBM. The rows differ in labels, weights and corrections. The size of leaves was
+chosen on seed 1000.
 """
 
 import warnings
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ranking.settings import Size
-from debias.data import ClickLog
 
 ROUNDS, RATE, LEAVES = 100, 0.1, 15
 IMPRESSIONS = 1_500  # in a leaf, if each row is an impression; about 100 items
@@ -166,23 +166,20 @@ def _judged(world: Any, name: str) -> Score:
 
 def trees(world: Any) -> Score:
     """The product model with trees as relevance, as in `debias train --model trees`."""
-    from debias.models.trees import Trees, TreesConfig, boost
-    from debias.training.trees import counts_of, start_of
+    from benchmarks.ranking.protocol import tree_parts
+    from debias.training.trees import trial_trees
 
-    features, shown, logs = _shown(world)
-    counts, judges = (counts_of(log, shown, log.list_size) for log in logs)
-    start = start_of(logs[0], 1)
-    booster, base, _, _ = boost(features, counts, judges, start, TreesConfig())
-    return Trees("lightgbm", booster, base)
+    return trial_trees(*tree_parts(world))
 
 
 def trees_listwise(world: Any) -> Score:
     """The listwise model with trees as relevance."""
+    from benchmarks.ranking.protocol import tree_parts
     from debias.models.tree_lists import boost_lists, lists_of
     from debias.models.trees import Trees, TreesConfig
-    from debias.training.trees import start_of
+    from debias.training.trees import shown_rows, start_of
 
-    features, shown, logs = _shown(world)
+    features, shown, logs = shown_rows(*tree_parts(world))
     size = logs[0].list_size
     lists, judges = (lists_of(log, shown, size) for log in logs)
     bias = np.log(start_of(logs[0], 1))
@@ -191,22 +188,25 @@ def trees_listwise(world: Any) -> Score:
 
 
 def auto(world: Any) -> Score:
-    """The neural model that `debias.select` chooses by validation clicks."""
-    from debias.training import score_items
-
-    return partial(score_items, _network(world))
+    """The model that `debias.select` chooses by validation clicks."""
+    return _selected(world)
 
 
-def _network(world: Any) -> Callable[[Any], Any]:
+def _selected(world: Any, may_be_trees: bool = True) -> Score:
+    from benchmarks.ranking.protocol import chosen
     from benchmarks.ranking.rows import fit
-    from debias.training import TrainingConfig
+    from debias.training import TrainingConfig, score_items
+    from debias.training.choice import GROWN
 
-    score: Callable[[Any], Any] = fit("auto", world, TrainingConfig()).model.score
-    return score
+    config = TrainingConfig()
+    row = chosen(world, config, may_be_trees)
+    if row in GROWN:
+        return ROWS[row](world)
+    return partial(score_items, fit(row, world, config).model.score)
 
 
 def distilled(world: Any) -> Score:
-    """Trees that imitate the row `auto`, as `debias distill` makes them."""
+    """Trees that imitate the best neural model, as `debias distill` makes them."""
     from debias.data import RankingData
     from debias.training import distill
 
@@ -214,21 +214,7 @@ def distilled(world: Any) -> Score:
     features = np.concatenate([part.features for part in parts])
     sizes = np.concatenate([part.sizes for part in parts])
     items = RankingData(features, None, np.concatenate([[0], np.cumsum(sizes)]))
-    return distill(_network(world), items).ranker
-
-
-def _shown(world: Any) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
-    """Features and numbers of the shown items, and the logs with these numbers.
-
-    Items of validation queries are numbered after those of training queries.
-    """
-    first = world.train.data.items
-    after = world.validation.log
-    moved = replace(after, item=np.where(after.mask, after.item + first, -1))
-    logs = [world.train.log, moved]
-    table = np.concatenate([world.train.data.features, world.validation.data.features])
-    shown = np.unique(np.concatenate([log.item[log.mask] for log in logs]))
-    return table[shown], shown, logs
+    return distill(_selected(world, may_be_trees=False), items).ranker
 
 
 def full_information(world: Any) -> Score:

@@ -6,7 +6,7 @@ ranker with its click model (`ranker.keras`) and `report.json`, which is written
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -23,6 +23,7 @@ from debias.presets import CORRECTIONS, PRESETS, READS_CONTEXT, READS_TARGETS, T
 from debias.training.config import ROUND, TrainingConfig
 
 if TYPE_CHECKING:
+    from debias.data import RankingData
     from debias.training import Choice, Correction, Fitted, Prepared, Targets
     from debias.training.pages import Figure
     from debias.training.results import Section
@@ -116,6 +117,7 @@ class Wanted(NamedTuple):
         select: Criterion by which "auto" chooses a model.
         worth: Weight of each target in the ranking score, by name.
         levels: Thresholds of each target, by name.
+        trees: Whether "auto" may choose boosted trees.
     """
 
     model: str
@@ -124,6 +126,7 @@ class Wanted(NamedTuple):
     select: Rule
     worth: dict[str, float]
     levels: dict[str, list[float]]
+    trees: bool
 
     @staticmethod
     def of(
@@ -170,6 +173,14 @@ class Wanted(NamedTuple):
                 "exceeds each threshold. The default threshold is 0."
             ),
         ] = None,
+        trees: Annotated[
+            bool,
+            typer.Option(
+                help="With --model auto: also try boosted trees, if the extra trees is "
+                "installed and the log fits in memory. Trees suit features that are "
+                "counts, prices or scores of other models."
+            ),
+        ] = True,
     ) -> "Wanted":
         """Checks the requested model and its options, before a log is read.
 
@@ -185,18 +196,21 @@ class Wanted(NamedTuple):
             raise ValueError(
                 f"--worth and --levels need --model {' '.join(READS_TARGETS)}"
             )
+        if not trees and model != "auto":
+            raise ValueError(f"--no-trees is for --model auto, got --model {model}")
         prices = {
             n: found[0] for n, found in numbers_by_name("worth", worth, 1).items()
         }
-        return Wanted(
-            model, given, clip, select, prices, numbers_by_name("levels", levels, 99)
-        )
+        limits = numbers_by_name("levels", levels, 99)
+        return Wanted(model, given, clip, select, prices, limits, trees)
 
     def record(self) -> dict[str, Any]:
         """Model settings that the run's folder stores, so that the run can resume."""
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}
+        if not self.trees:
+            found["trees"] = False
         if self.model in READS_TARGETS:
             return {**found, "worth": self.worth, "levels": self.levels}
         if self.model not in CORRECTIONS:
@@ -284,12 +298,17 @@ def train(
     if report is not None:
         say(f"{out}: training is finished; --force trains again", err=True)
     elif wanted.model in TREES:
-        report = _grow(log, out, asked, wanted.model, config.seed, force)
+        from debias.training.choice import Choice
+
+        opened = _opened(log)
+        with started(out, asked, force):
+            choice = Choice(wanted.model, "chosen by --model", [])
+            report = _grow(opened, out, choice, config.seed)
     else:
         # The folder is created only after the log was read without error.
         prepared, names = read(log, config.seed, wanted.model)
         with started(out, asked, force):
-            report = learn(prepared, names, out, wanted, config, tensorboard)
+            report = learn(prepared, names, out, wanted, config, log, tensorboard)
     if json:
         print_json(report)
     else:
@@ -424,11 +443,13 @@ def learn(
     folder: Path,
     wanted: Wanted,
     config: TrainingConfig,
+    log: inputs.Found,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
     """Trains in a folder that the caller has locked, and returns the report.
 
-    If the folder contains an unfinished run, the run is resumed.
+    If the folder contains an unfinished run, the run is resumed. If trees are chosen,
+    the log is opened again, because trees learn from raw features.
 
     Raises:
         ValueError: Training diverged, or a checkpoint is damaged.
@@ -440,6 +461,11 @@ def learn(
     begun = time.perf_counter()
     corrected = wanted.correction(prepared)
     choice = _chosen(prepared, folder, wanted, config)
+    if choice.name in TREES:
+        del prepared
+        with silenced(True):  # notices were printed before
+            opened = _opened(log)
+        return _grow(opened, folder, choice, config.seed, begun)
     fitting = time.perf_counter()
     sessions = len(prepared.train.log)
     total = config.passes(sessions) * sessions
@@ -523,52 +549,59 @@ def _chosen(
         return training.Choice(wanted.model, "chosen by --model", [])
     by: By = "clicks" if wanted.select == Rule.CLICKS else "ranking"
     total = training.trial_sessions(prepared, config, by)
+    names = training.candidates_of(prepared, by)
+    if not wanted.trees:
+        names = tuple(name for name in names if name not in TREES)
     with bar("candidates", total, "sessions/s") as progress:
         return training.try_all(
-            prepared, config, folder=folder / "candidates", progress=progress, by=by
+            prepared, config, names, folder / "candidates", progress, by
         )
 
 
-def _grow(
-    log: inputs.Found,
-    folder: Path,
-    asked: dict[str, Any],
-    model: str,
-    seed: int,
-    force: bool,
-) -> dict[str, Any]:
-    """Fits trees and writes their folder; returns the report."""
-    from debias import training
-    from debias.artifacts import TREES as FILE
+def _opened(log: inputs.Found) -> tuple[Any, "RankingData", Sequence[str]]:
+    """The sessions, their items with raw features, and the names of devices."""
     from debias.data import ClickLog
-    from debias.data.records import write_record
     from debias.data.summary import summarize
-    from debias.models.trees import TreesConfig
 
-    begun = time.perf_counter()
     sessions, data, devices, _ = log.open()
     assert data is not None
     if isinstance(sessions, ClickLog):
         inputs.check_usable(summarize(sessions), log.source.log)
-    preset = TREES[model]
+    return sessions, data, devices
+
+
+def _grow(
+    opened: tuple[Any, "RankingData", Sequence[str]],
+    folder: Path,
+    choice: "Choice",
+    seed: int,
+    begun: float | None = None,
+) -> dict[str, Any]:
+    """Fits trees in a folder that the caller has locked, and returns the report."""
+    from debias import training
+    from debias.artifacts import TREES as FILE
+    from debias.data.records import write_record
+    from debias.models.trees import TreesConfig
+
+    begun = time.perf_counter() if begun is None else begun
+    sessions, data, devices = opened
+    preset = TREES[choice.name]
     config = TreesConfig(library=preset.library, seed=seed)
     fits = 1 if preset.objective == "judgments" else len(config.tried(data.items))
     rounds = fits * config.rounds  # at most
-    with (
-        started(folder, asked, force),
-        bar(model, rounds, "trees/s") as progress,
-    ):
+    growing = time.perf_counter()
+    with bar(choice.name, rounds, "trees/s") as progress:
         fitted = training.fit_trees(
             sessions, data, config, progress, objective=preset.objective
         )
         fitted.model.write(folder / FILE)
+    seconds = time.perf_counter() - growing
     names = fitted.model.feature_names
-    seconds = time.perf_counter() - begun
     record = {
-        "model": model,
-        "why": "chosen by --model",
+        "model": choice.name,
+        "why": choice.why,
         "note": "",
-        "candidates": [],
+        "candidates": choice.table,
         "log_likelihood": fitted.test_log_likelihood,
         "validation_log_likelihood": fitted.log_likelihood,
         "best_epoch": fitted.rounds,
@@ -580,7 +613,7 @@ def _grow(
         "list_size": fitted.model.list_size,
         "devices": list(devices),
         "sessions_per_second": fitted.sessions["train"] / seconds,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - begun,
         "peak_memory_gb": peak_memory(),
     }
     write_record(folder / "report.json", record)

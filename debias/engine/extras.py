@@ -1,6 +1,7 @@
 """Imports packages of the extras of this library."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -20,3 +21,12 @@ def installed(module: str, extra: str) -> Any:
         raise ModuleNotFoundError(
             f"{error.name} is needed: pip install 'debias-ranking[{extra}]'"
         ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; the function does not import it.
+
+    >>> is_installed("json"), is_installed("no_such_module")
+    (True, False)
+    """
+    return find_spec(module) is not None

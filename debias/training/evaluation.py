@@ -22,6 +22,7 @@ from debias.training.fitting import JUDGED, Fitted, collect
 from debias.training.page_parts import calibration
 from debias.training.results import Printed
 from debias.training.splits import shown_only
+from debias.training.trees import FittedTrees
 
 CUTOFFS = (1, 3, 5, 10)
 PER_RANK = ("click_rate", "predicted", "perplexity")
@@ -141,6 +142,9 @@ def evaluate(
     model = getattr(model, "fitted", model)  # of `select`
     if isinstance(model, Fitted) and log is None:
         return _evaluate_tests(model, policy, name, progress)
+    if isinstance(model, FittedTrees) and log is None:
+        log, data = model.test
+        of = f"the sessions held out by {model.held_out_by}"
     if isinstance(trees := getattr(model, "model", model), Trees):
         ranker, model = ranker or trees, trees
     elif isinstance(model, Ranker):

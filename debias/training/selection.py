@@ -19,16 +19,22 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
 from debias.data.text import one_of
+from debias.engine.extras import is_installed
+from debias.metrics import item_log_likelihood
 from debias.models import Ranker
+from debias.models.trees import Trees, TreesConfig
 from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import (
     BASELINE,
+    GROWN,
     LINEAR,
     RANKERS,
+    TOWER,
     Choice,
     Verdict,
     choose,
     choose_ranking,
+    compared_with_trees,
 )
 from debias.training.choice import verdict as judged
 from debias.training.config import TrainingConfig
@@ -40,7 +46,8 @@ from debias.training.fitting import (
     session_log_likelihoods,
 )
 from debias.training.results import Printed
-from debias.training.splits import ROW_GROUPS, Prepared, prepare
+from debias.training.splits import ROW_GROUPS, Part, Prepared, prepare
+from debias.training.trees import FittedTrees, fit_trees, trial_trees
 
 By = Literal["ranking", "clicks"]
 
@@ -64,14 +71,15 @@ class Selected(Printed):
     Attributes:
         choice: Name of the chosen model, the reason, and the results of every
             candidate.
-        fitted: The chosen model, trained on all sessions that are not held out.
+        fitted: The chosen model, trained on all sessions that are not held out; a
+            result of `fit`, or of `fit_trees` if trees were chosen.
     """
 
     choice: Choice
-    fitted: Fitted
+    fitted: Fitted | FittedTrees
 
     @property
-    def ranker(self) -> Ranker:
+    def ranker(self) -> Ranker | Trees:
         """The ranker of the chosen model, which maps raw features to scores."""
         return self.fitted.ranker
 
@@ -109,9 +117,10 @@ def select(
             see `debias.training.choose_ranking`. "clicks" compares the click
             likelihood; use it if you need click probabilities.
         candidates: Names in `debias.presets`, in order of preference. None means the
-            names from `debias.training.candidates_of`.
+            names from `debias.training.candidates_of`. If "trees" is one of them,
+            `product` is a candidate, too.
         config: Settings of the training.
-        preprocess: See `fit`.
+        preprocess: See `fit`. Trees do not use it, so with it they are no candidate.
         progress: Function that receives the number of sessions since its last call.
 
     Returns:
@@ -122,10 +131,16 @@ def select(
     Raises:
         ValueError: `fit` fails, a candidate is unknown, a candidate does not predict
             clicks although `by` is "clicks", or training diverged for every candidate.
+        ModuleNotFoundError: `candidates` has trees, but the extra `trees` is not
+            installed.
     """
     config = TrainingConfig.of(config)
     prepared = prepare(log, data, config.seed, preprocess)
+    if candidates is None and preprocess is not None:
+        candidates = [n for n in candidates_of(prepared, by) if n not in GROWN]
     choice = try_all(prepared, config, candidates, by=by, progress=progress)
+    if choice.name in GROWN:
+        return Selected(choice, fit_trees(log, data, TreesConfig(seed=config.seed)))
     return Selected(choice, fit_prepared(choice.name, prepared, config, None, progress))
 
 
@@ -133,20 +148,25 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
     """The candidates for a log, in order of preference.
 
     With fewer than `FEW_QUERIES` training queries, models with linear relevance come
-    first, because towers overfit.
+    first, because towers overfit. Boosted trees come last, if the extra `trees` is
+    installed, the log is in memory and whole queries are held out.
     """
     if by == "clicks":
         return CANDIDATES
     log = prepared.train.log
-    few = isinstance(log, ClickLog) and np.unique(log.query).size < FEW_QUERIES
-    return (*LINEAR, *RANKERS) if few else RANKERS
+    if not isinstance(log, ClickLog):
+        return RANKERS
+    few = np.unique(log.query).size < FEW_QUERIES
+    # On held-out sessions of known queries, trees could win by memory of the items.
+    grow = prepared.held_out_by != "session" and is_installed("lightgbm")
+    return (*(LINEAR if few else ()), *RANKERS, *(GROWN if grow else ()))
 
 
 def trial_sessions(
     prepared: Prepared, config: TrainingConfig, by: By = "ranking"
 ) -> int:
     """Upper bound on the sessions that `try_all` trains on, over all passes."""
-    count = len(candidates_of(prepared, by))
+    count = sum(name not in GROWN for name in candidates_of(prepared, by))
     if by == "clicks":
         learned = min(TRIAL, len(prepared.train.log))
         return count * config.passes(learned, TRIAL_EPOCHS) * learned
@@ -196,10 +216,14 @@ def try_all(
         trying = _Trying(trial, budget, folder, progress)
         verdicts = {name: trying.verdict(name) for name in names}
         return choose({n: _likelihood(v) for n, v in verdicts.items()}, queries)
-    if BASELINE not in names:
-        names.append(BASELINE)  # the baseline of all comparisons
+    grown = [name for name in names if name in GROWN]
+    names = [name for name in names if name not in GROWN]
+    # Rankings are compared with raw clicks, and trees with a tower.
+    needed = (BASELINE, TOWER) if grown else (BASELINE,)
+    names += [name for name in needed if name not in names]
     rungs = _rungs(len(prepared.train.log))
     table: list[dict[str, Any]] = []
+    all_tried: tuple[_Trying, dict[str, Verdict], int] | None = None
     decides = None  # the first rung, with all candidates, determines the criterion
     for number, size in enumerate(rungs):
         rung = trial if size >= sessions else _sample(trial, config.seed, size)
@@ -207,10 +231,17 @@ def try_all(
         verdicts = {name: trying.verdict(name) for name in names}
         choice = choose_ranking(verdicts, queries, decides, len(rung.train.log))
         decides = choice.by
+        all_tried = all_tried or (trying, verdicts, len(rung.train.log))
         table = [{**row, "sessions_trained_on": size} for row in choice.table] + table
         if number + 1 < len(rungs):
             names = _remaining(names, choice)
-    return choice._replace(table=table)
+    choice = choice._replace(table=table)
+    assert all_tried is not None
+    trying, verdicts, size = all_tried
+    for name in grown:
+        verdicts[name] = trying.verdict(name)
+        choice = compared_with_trees(choice, verdicts, name, queries, size)
+    return choice
 
 
 def _remaining(names: list[str], choice: Choice) -> list[str]:
@@ -225,7 +256,7 @@ def _remaining(names: list[str], choice: Choice) -> list[str]:
 
 
 def _check(names: list[str], by: By) -> None:
-    known = CANDIDATES if by == "clicks" else CHOSEN
+    known = CANDIDATES if by == "clicks" else (*CHOSEN, *GROWN)
     if not names:
         raise ValueError(f"candidates must be some of {' '.join(known)}, got none")
     for name in names:
@@ -263,9 +294,12 @@ class _Trying:
         few = judges.log.take(np.arange(min(len(judges.log), sessions // STOPPED_BY)))
         short = self.trial._replace(validation=judges._replace(log=few))
         try:
-            fitted = fit_prepared(name, short, self.config, part, self.progress)
-            found = self._judge(fitted)
-            del fitted
+            if name in GROWN:
+                found = self._judge_trees(short.validation)
+            else:
+                fitted = fit_prepared(name, short, self.config, part, self.progress)
+                found = self._judge(fitted)
+                del fitted
         except Diverged:
             lost = judged(judges.log, np.zeros(judges.data.items), self._columns())
             nothing = np.full(len(judges.log), np.nan)
@@ -285,6 +319,18 @@ class _Trying:
             likely = session_log_likelihoods(fitted.model, log, data)
         scores = score_items(fitted.model.score, data.features)
         return judged(log, scores, self._columns(), likely)
+
+    def _judge_trees(self, short: Part) -> Verdict:
+        log, data = self.trial.validation
+        train = self.trial.train
+        assert isinstance(train.log, ClickLog)
+        both = (log.device, train.log.device)
+        devices = 1 + max(0 if d is None else int(d.max()) for d in both)
+        learners = Part(train.log, train.data)
+        trees = trial_trees(learners, short, devices, self.config.seed)
+        logits = trees.place_logits(log, data.features)
+        likely = item_log_likelihood(log.click, logits, log.mask).sum(axis=1)
+        return judged(log, trees(data.features), self._columns(), likely)
 
     def _columns(self) -> tuple[str, ...]:
         """The layout columns that form strata, besides the rank."""

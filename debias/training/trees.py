@@ -1,7 +1,7 @@
 """Fits boosted trees to a log, by click likelihood or by judgments."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -24,7 +24,7 @@ from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
-from debias.training.splits import check_types, held_out, vocabulary
+from debias.training.splits import Part, check_types, held_out, vocabulary
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class FittedTrees(Printed):
             For LambdaMART, NDCG@10 replaces the log-likelihood.
         sessions: Numbers of training, validation and test sessions.
         held_out_by: Unit of the split, "query" or "session".
+        test: The test sessions, with raw features of all items.
     """
 
     model: Trees
@@ -51,6 +52,7 @@ class FittedTrees(Printed):
     history: list[dict[str, Any]]
     sessions: dict[str, int]
     held_out_by: str
+    test: Part
 
     @property
     def ranker(self) -> Trees:
@@ -125,22 +127,24 @@ def fit_trees(
     rows = np.asarray(features[shown], np.float32)
     _check_learnable(train, rows, shown)
     sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))
+    test = Part(parts[2], replace(data, labels=None))
     if objective == "judgments":
         booster, rounds, history = _lambdamart(rows, shown, parts, config, progress)
         kind = Trees("lightgbm", booster, 0.0, None, log.list_size, names, kinds)
         nan = float("nan")
         passes = about_ten(history, rounds, "ndcg@10")
-        return FittedTrees(kind, nan, nan, rounds, passes, sizes, by)
+        return FittedTrees(kind, nan, nan, rounds, passes, sizes, by, test)
     count = 1 if log.device is None else int(log.device.max()) + 1
     if objective == "listwise":
         booster, means, history = _listwise(rows, shown, parts, count, config, progress)
         best = int(np.argmax(history)) + 1
         kind = Trees(config.library, booster, 0.0, None, log.list_size, names, kinds)
         passes = about_ten(history, best, "log_likelihood")
-        return FittedTrees(kind, means[0], means[1], best, passes, sizes, by)
+        return FittedTrees(kind, means[0], means[1], best, passes, sizes, by, test)
     counts = [counts_of(part, shown, log.list_size) for part in parts]
+    start = start_of(train, count)
     booster, base, theta, history = boost(
-        rows, counts[0], counts[1], start_of(train, count), config, progress
+        rows, counts[0], counts[1], start, config, progress
     )
     theta = _filled(theta, counts[0], count)
     trees = Trees(config.library, booster, base, theta, log.list_size, names, kinds)
@@ -151,7 +155,42 @@ def fit_trees(
     ]
     best = int(np.argmax(history)) + 1
     passes = about_ten(history, best, "log_likelihood_per_item")
-    return FittedTrees(trees, means[1], means[2], best, passes, sizes, by)
+    return FittedTrees(trees, means[1], means[2], best, passes, sizes, by, test)
+
+
+def trial_trees(train: Part, judges: Part, devices: int = 1, seed: int = 0) -> Trees:
+    """Trees of the objective "product", fitted for a comparison with other models.
+
+    Args:
+        train: Sessions to learn from.
+        judges: Held-out sessions, which choose the number of trees.
+        devices: Number of devices in all logs that the trees will predict.
+        seed: Random seed of the trees.
+    """
+    rows, shown, logs = shown_rows(train, judges)
+    counts = [counts_of(log, shown, log.list_size) for log in logs]
+    config, start = TreesConfig(seed=seed), start_of(train.log, devices)
+    booster, base, theta, _ = boost(rows, counts[0], counts[1], start, config)
+    theta = _filled(theta, counts[0], devices)
+    return Trees(config.library, booster, base, theta, train.log.list_size)
+
+
+def shown_rows(
+    train: Part, judges: Part
+) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
+    """Features and numbers of the shown items, and the logs with these numbers.
+
+    If the parts have different ranking data, the items of `judges` are numbered after
+    those of `train`.
+    """
+    after, table = judges.log, train.data.features
+    if judges.data is not train.data:
+        moved = np.where(after.mask, after.item + train.data.items, -1)
+        after = replace(after, item=moved)
+        table = np.concatenate([table, judges.data.features])
+    logs = [train.log, after]
+    shown = np.unique(np.concatenate([log.item[log.mask] for log in logs]))
+    return np.asarray(table[shown], np.float32), shown, logs
 
 
 def _check_learnable(train: ClickLog, rows: np.ndarray, shown: np.ndarray) -> None:

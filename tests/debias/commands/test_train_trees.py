@@ -17,23 +17,25 @@ pytest.importorskip("xgboost")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A log of 5 queries, and one of 60 queries, of which whole ones are held out."""
     folder = tmp_path_factory.mktemp("trees")
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(40, 2))
-    item = np.argsort(rng.random((600, 8)), axis=1)[:, :3]
-    query = rng.integers(0, 5, 600)
-    item += 8 * query[:, None]
-    p = np.where(x[item, 0] > 0, 0.8, 0.2) * [1, 0.6, 0.3]
-    columns = {
-        "session": np.repeat(np.arange(600), 3),
-        "query": np.repeat(query, 3),
-        "item": item.ravel(),
-        "position": np.tile([1, 2, 3], 600),
-        "click": (rng.random(p.shape) < p).ravel().astype(int),
-        "f_a": x[item, 0].ravel(),
-        "f_b": x[item, 1].ravel(),
-    }
-    pq.write_table(pa.table(columns), folder / "log.parquet")
+    for name, queries in (("log", 5), ("many", 60)):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(8 * queries, 2))
+        item = np.argsort(rng.random((600, 8)), axis=1)[:, :3]
+        query = rng.integers(0, queries, 600)
+        item += 8 * query[:, None]
+        p = np.where(x[item, 0] > 0, 0.8, 0.2) * [1, 0.6, 0.3]
+        columns = {
+            "session": np.repeat(np.arange(600), 3),
+            "query": np.repeat(query, 3),
+            "item": item.ravel(),
+            "position": np.tile([1, 2, 3], 600),
+            "click": (rng.random(p.shape) < p).ravel().astype(int),
+            "f_a": x[item, 0].ravel(),
+            "f_b": x[item, 1].ravel(),
+        }
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     return folder
 
 
@@ -79,3 +81,51 @@ def test_options_of_towers_do_not_go_with_trees(folder, tmp_path):
     ]
     said = run(*command, "-c", "features=f_*", "--epochs", "3", code=1).output
     assert "only --seed" in said and not (tmp_path / "t").exists()
+
+
+def test_auto_writes_trees_if_held_out_clicks_prefer_them(
+    folder, tmp_path, monkeypatch
+):
+    """From the comparison, which is told its result here, to ranked candidates."""
+    monkeypatch.setattr("debias.training.selection.RANKERS", ("product",))
+    monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
+    monkeypatch.setattr(
+        "debias.training.selection.compared_with_trees",
+        lambda choice, verdicts, name, *more: choice._replace(name=name, why="told"),
+    )
+    out = tmp_path / "auto"
+    command = ["train", folder / "many.parquet", "-o", out, "-c", "features=f_*"]
+    command += ["--epochs", "1"]
+    done = run(*command)
+    assert "trees: told" in done.output and "product" in done.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["model"] == "trees" and report["feature_names"] == ["f_a", "f_b"]
+    assert {row["model"] for row in report["candidates"]} == {
+        *("product", "softmax_naive"),
+    }
+    assert report["seconds"] > 0 and (out / "ranker.trees").exists()
+    ranked = tmp_path / "ranked.parquet"
+    run("rank", out, folder / "many.parquet", "-o", ranked)
+    table = pq.read_table(ranked)
+    scores, a = table["score"].to_numpy(), table["f_a"].to_numpy()
+    assert scores[a > 0].mean() > scores[a < 0].mean() + 0.1  # of raw features
+    # After a stop, no candidate is fitted again.
+    (out / "report.json").unlink()
+    monkeypatch.setattr("debias.training.selection.fit_prepared", pytest.fail)
+    monkeypatch.setattr("debias.training.selection.trial_trees", pytest.fail)
+    run(*command)
+    monkeypatch.undo()
+    assert json.loads((out / "report.json").read_text())["model"] == "trees"
+    refused = [*command[:4], "--model", "product", "--no-trees"]
+    assert "--no-trees is for --model auto" in run(*refused, code=1).output
+
+
+def test_without_trees_auto_does_not_compare_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("debias.training.selection.RANKERS", ("product",))
+    monkeypatch.setattr("debias.training.selection.trial_trees", pytest.fail)
+    monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
+    command = ["train", folder / "many.parquet", "-o", tmp_path / "towers"]
+    command += ["-c", "features=f_*", "--epochs", "1", "--no-trees"]
+    run(*command)
+    plan = json.loads((tmp_path / "towers" / "train.json").read_text())
+    assert plan["trees"] is False

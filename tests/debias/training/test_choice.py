@@ -8,9 +8,11 @@ import pytest
 from debias.data import ClickLog
 from debias.training.choice import (
     LEAST,
+    TELLING,
     Verdict,
     choose,
     choose_ranking,
+    compared_with_trees,
     difference,
     strata,
     verdict,
@@ -237,3 +239,41 @@ def test_rankings_that_are_no_numbers_are_out(world):
     assert "excluded after divergence: lost" in found.why
     with pytest.raises(ValueError, match="no candidate of lost learned"):
         choose_ranking({"lost": lost})
+
+
+@pytest.mark.parametrize(
+    ("likelier", "ahead", "sessions", "chosen"),
+    [
+        (1.3, 0.1, TELLING, "trees"),
+        (1.0, 0.1, TELLING, "product"),  # less than two standard errors
+        (1.3, 0.1, TELLING - 1, "product"),
+        (1.3, -0.1, TELLING, "product"),
+        (-1.3, 0.1, TELLING, "product"),
+    ],
+)
+def test_trees_replace_the_choice_if_they_describe_clicks_better(
+    likelier, ahead, sessions, chosen
+):
+    """The error by hand: differences `likelier` +-1 in four queries of one session.
+
+    Their standard deviation is sqrt(4 / 3), so their mean has sqrt(1 / 3) = .577.
+    """
+    query, pairs = np.arange(4), np.full(4, 2.0)
+    flat = np.full(4, -2.0)
+    others = {
+        "product": Verdict(np.ones(4), pairs, flat),
+        "softmax_naive": Verdict(np.ones(4), pairs),
+    }
+    before = choose_ranking(others, by="ranking")
+    rows = [{**row, "sessions_trained_on": sessions} for row in before.table]
+    likely = flat + likelier + np.array([1.0, 1.0, -1.0, -1.0])
+    others["trees"] = Verdict(np.ones(4) + ahead, pairs, likely)
+    before = before._replace(table=rows)
+    after = compared_with_trees(before, others, "trees", query, sessions)
+    assert after.name == chosen
+    assert (after.why == before.why) == (chosen == "product")
+    if chosen == "trees":
+        for words in ("than product, by 1.30000", "error 0.57735", "by 5.00 points"):
+            assert words in after.why
+    assert {row["model"] for row in after.table} == {*others}
+    assert (after.table[0]["model"] == "trees") == (ahead > 0)

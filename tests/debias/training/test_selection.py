@@ -8,7 +8,7 @@ import pytest
 from debias import training
 from debias.training import TrainingConfig
 from debias.training.choice import Verdict
-from tests.debias.training.worlds import DATA, LOG, prepared
+from tests.debias.training.worlds import DATA, LOG, prepared, stepped, written
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 FAST = TrainingConfig(epochs=1, batch_size=64, min_steps=0)
@@ -88,3 +88,63 @@ def test_linear_towers_are_candidates_where_queries_are_few(monkeypatch):
     many = training.candidates_of(prepared())
     assert set(few) - set(many) == {"listwise_linear", "product_linear"}
     assert not {"dot", "bilinear", "position_feature"} & set(few)
+
+
+def test_trees_are_candidates_where_they_can_be_compared(monkeypatch, tmp_path):
+    """With their library, a log in memory and whole queries held out."""
+    monkeypatch.setattr("debias.training.selection.is_installed", lambda name: True)
+    assert training.candidates_of(prepared())[-1] == "trees"
+    assert "trees" not in training.candidates_of(prepared(), by="clicks")
+    assert "trees" not in training.candidates_of(prepared(written(tmp_path / "log")))
+    by_session = prepared()._replace(held_out_by="session")
+    assert "trees" not in training.candidates_of(by_session)
+    sessions = training.trial_sessions(prepared(), FAST)
+    monkeypatch.setattr("debias.training.selection.is_installed", lambda name: False)
+    assert "trees" not in training.candidates_of(prepared())
+    assert training.trial_sessions(prepared(), FAST) == sessions
+
+
+def test_trees_that_describe_held_out_clicks_better_are_chosen(tmp_path, monkeypatch):
+    pytest.importorskip("lightgbm")
+    monkeypatch.setattr("debias.training.choice.TELLING", 0)
+    log, data = stepped()
+    found = training.select(log, data, candidates=["product", "trees"], config=FAST)
+    assert found.choice.name == "trees" and found.choice.by == "ranking"
+    assert re.match("trees gives held-out clicks a higher .* product", found.choice.why)
+    first = found.choice.table[0]
+    assert first["model"] == "trees" and first["pairs_in_order"] > 0.75
+    assert all(row.keys() == first.keys() for row in found.choice.table)
+    # What was chosen was compared on the raw features of the log, and is fitted to all.
+    assert found.ranker(data.features).shape == (data.items,)
+    by_grade = {
+        row["metric"]: row for row in training.evaluate(found, log, data).ranking
+    }
+    assert by_grade["ndcg@5"]["mean"] > 0.9
+    held = training.evaluate(found)
+    assert held.sessions == found.fitted.sessions["test"] and not held.ranking
+    assert held.of == "the sessions held out by query"
+    found.report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Candidates, on held-out clicks" in text and "Rounds" in text
+
+
+def test_trees_are_compared_after_the_others_and_only_once(tmp_path, monkeypatch):
+    pytest.importorskip("lightgbm")
+    monkeypatch.setattr("debias.training.choice.TELLING", 0)
+    log, data = stepped()
+    ready = training.prepare(log, data)
+    names = ["trees", "product"]
+    tried = training.try_all(ready, FAST, names, tmp_path)
+    assert tried.name == "trees"
+    monkeypatch.setattr("debias.training.selection.fit_prepared", pytest.fail)
+    monkeypatch.setattr("debias.training.selection.trial_trees", pytest.fail)
+    assert training.try_all(ready, FAST, names, tmp_path) == tried
+    # A layer of the user's own would be lost to trees, so they are then no candidate.
+    asked = []
+    monkeypatch.setattr(
+        "debias.training.selection.try_all",
+        lambda ready, config, names, **more: asked.append(names) or tried,
+    )
+    monkeypatch.setattr("debias.training.selection.fit_trees", lambda *given: None)
+    training.select(log, data, config=FAST, preprocess=ready.preprocess)
+    assert asked[0] and "trees" not in asked[0]
