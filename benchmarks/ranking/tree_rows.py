@@ -189,20 +189,23 @@ def trees_listwise(world: Any) -> Score:
 
 def auto(world: Any) -> Score:
     """The model that `debias.select` chooses by validation clicks."""
-    return _selected(world)
+    from debias.training import score_items
+
+    return partial(score_items, _selected(world))
 
 
-def _selected(world: Any, may_be_trees: bool = True) -> Score:
+def _selected(world: Any, may_be_trees: bool = True) -> Callable[[Any], Any]:
     from benchmarks.ranking.protocol import chosen
     from benchmarks.ranking.rows import fit
-    from debias.training import TrainingConfig, score_items
+    from debias.training import TrainingConfig
     from debias.training.choice import GROWN
 
     config = TrainingConfig()
     row = chosen(world, config, may_be_trees)
     if row in GROWN:
         return ROWS[row](world)
-    return partial(score_items, fit(row, world, config).model.score)
+    score: Callable[[Any], Any] = fit(row, world, config).model.score
+    return score
 
 
 def distilled(world: Any) -> Score:

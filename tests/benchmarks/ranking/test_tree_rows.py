@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.ranking import tree_rows
-from benchmarks.ranking.protocol import world
+from benchmarks.ranking import rows, tree_rows
+from benchmarks.ranking.protocol import tree_parts, world
 from benchmarks.ranking.settings import Size
 from debias.data import ClickLog
+from debias.training import TrainingConfig
+from debias.training.trees import shown_rows
 
 
 @pytest.mark.parametrize("row", ["judgments", "rates"])
@@ -52,7 +54,7 @@ def test_judged_rows_are_not_in_the_order_of_their_grades(row, monkeypatch):
 @pytest.mark.parametrize("row", ["trees", "trees_listwise"])
 def test_rows_of_click_models_read_both_logs_by_their_own_features(row):
     found = world("pbm", 0, None, Size(40, 300))
-    table, shown, logs = tree_rows._shown(found)
+    table, shown, logs = shown_rows(*tree_parts(found))
     for log, part in zip(logs, (found.train, found.validation), strict=True):
         own = table[np.searchsorted(shown, log.item[log.mask])]
         wanted = part.data.features[part.log.item[part.log.mask]]
@@ -60,3 +62,26 @@ def test_rows_of_click_models_read_both_logs_by_their_own_features(row):
     pytest.importorskip("lightgbm")
     scores = tree_rows.ROWS[row](found)(found.test.data.features)
     assert scores.shape == (found.test.data.items,) and np.ptp(scores) > 0
+
+
+def test_the_row_auto_is_of_trees_where_these_are_chosen(monkeypatch):
+    pytest.importorskip("lightgbm")
+    asked = []
+
+    def chosen(world, config, trees=True):
+        asked.append(trees)
+        return "trees" if trees else "softmax_naive"
+
+    monkeypatch.setattr("benchmarks.ranking.protocol.chosen", chosen)
+    monkeypatch.setattr(rows, "chosen", chosen)
+    found, config = world("pbm", 0, None, Size(40, 300)), TrainingConfig()
+    features = found.test.data.features
+    grown = tree_rows.ROWS["trees"](found)(features)
+    np.testing.assert_array_equal(tree_rows.ROWS["auto"](found)(features), grown)
+    np.testing.assert_array_equal(rows.test_scores("auto", found, config), grown)
+    measured = rows.measure("auto", found, config)
+    assert measured == rows.ranking_metrics(found, grown)
+    # Trees that imitate a model imitate a neural one.
+    scores = tree_rows.ROWS["distilled"](found)(features)
+    assert asked == [True, True, True, False] and np.ptp(scores) > 0
+    assert not np.array_equal(scores, grown)
