@@ -242,8 +242,8 @@ def compared_with_trees(
     Trees and `product` are the same click model, with different relevance functions.
     Trees replace the chosen model on three conditions: their mean log-likelihood
     exceeds that of `product` by more than two standard errors (by query, as in
-    `choose`); they have more pairs in order than the chosen model; and at least
-    `TELLING` sessions were learned from.
+    `choose`); they do not have fewer pairs in order than the chosen model, by more than
+    a standard error; and at least `TELLING` sessions were learned from.
 
     Args:
         choice: A choice among the other candidates, with the number of sessions that
@@ -262,13 +262,14 @@ def compared_with_trees(
     assert own is not None and other is not None
     apart = own.astype(float) - other
     gain, error = float(apart.mean()), grouped_standard_error(apart, query)
-    ahead, _ = difference(verdicts[name], verdicts[choice.name])
-    if sessions < TELLING or not gain > CERTAIN * error or ahead <= 0:
+    ahead, spread = difference(verdicts[name], verdicts[choice.name])
+    if sessions < TELLING or not gain > CERTAIN * error or ahead < -spread:
         return choice._replace(table=table)
     why = (
         f"{name} gives held-out clicks a higher likelihood than {TOWER}, by {gain:.5f} "
-        f"nats per session (standard error {error:.5f}), and has more of the "
-        f"comparable pairs in order than {choice.name}, by {100 * ahead:.2f} points"
+        f"nats per session (standard error {error:.5f}); its share of comparable pairs "
+        f"in order differs from that of {choice.name} by {100 * ahead:+.2f} points "
+        f"(standard error {100 * spread:.2f})"
     )
     return Choice(name, why, table, "ranking")
 

@@ -245,18 +245,20 @@ def test_rankings_that_are_no_numbers_are_out(world):
     ("likelier", "ahead", "sessions", "chosen"),
     [
         (1.3, 0.1, TELLING, "trees"),
+        (1.3, -0.1, TELLING, "trees"),  # a share of .05, with an error of .144
         (1.0, 0.1, TELLING, "product"),  # less than two standard errors
         (1.3, 0.1, TELLING - 1, "product"),
-        (1.3, -0.1, TELLING, "product"),
+        (1.3, -0.4, TELLING, "product"),
         (-1.3, 0.1, TELLING, "product"),
     ],
 )
 def test_trees_replace_the_choice_if_they_describe_clicks_better(
     likelier, ahead, sessions, chosen
 ):
-    """The error by hand: differences `likelier` +-1 in four queries of one session.
+    """The errors by hand: differences `likelier` +-1 in four queries of one session.
 
-    Their standard deviation is sqrt(4 / 3), so their mean has sqrt(1 / 3) = .577.
+    Their standard deviation is sqrt(4 / 3), so their mean has sqrt(1 / 3) = .577. For
+    differences of +-.5 in order among two pairs a query, the share has half of half.
     """
     query, pairs = np.arange(4), np.full(4, 2.0)
     flat = np.full(4, -2.0)
@@ -267,13 +269,19 @@ def test_trees_replace_the_choice_if_they_describe_clicks_better(
     before = choose_ranking(others, by="ranking")
     rows = [{**row, "sessions_trained_on": sessions} for row in before.table]
     likely = flat + likelier + np.array([1.0, 1.0, -1.0, -1.0])
-    others["trees"] = Verdict(np.ones(4) + ahead, pairs, likely)
+    ordered = 1 + ahead + np.array([0.5, -0.5, 0.5, -0.5])
+    others["trees"] = Verdict(ordered, pairs, likely)
     before = before._replace(table=rows)
     after = compared_with_trees(before, others, "trees", query, sessions)
     assert after.name == chosen
     assert (after.why == before.why) == (chosen == "product")
     if chosen == "trees":
-        for words in ("than product, by 1.30000", "error 0.57735", "by 5.00 points"):
+        for words in (
+            "than product, by 1.30000",
+            "error 0.57735",
+            f"{50 * ahead:+.2f} ",
+        ):
             assert words in after.why
+        assert "standard error 14.43)" in after.why
     assert {row["model"] for row in after.table} == {*others}
     assert (after.table[0]["model"] == "trees") == (ahead > 0)
