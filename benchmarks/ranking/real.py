@@ -130,13 +130,17 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
 GROWN = dict.fromkeys(("lambdamart", "position", "trees", "auto"), 2)  # revisions
 TREES = ("lambdamart", "position", "xgboost_unbiased", "trees", "distilled")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
+TRUSTING = ("logging", "softmax_naive", *TREES[:4], "ceiling")  # rows for `trust`
+CELLS = (
+    *((row, crowd) for crowd in CROWDS for row in ("logging", *ROWS, *TOLD, "ceiling")),
+    *((row, "trust") for row in TRUSTING),
+)
 TABLE = Table(
     name="main-real",
     title="Rankers on real features, by model and population",
     experiments=tuple(
         RealTrial(row, crowd, Size(sessions=SESSIONS), TrainingConfig())
-        for crowd in CROWDS
-        for row in ("logging", *ROWS, *TOLD, "ceiling")
+        for row, crowd in CELLS
     ),
     metrics=(METRIC,),
     clicks="",
