@@ -128,9 +128,9 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
 
 
 GROWN = dict.fromkeys(("lambdamart", "position", "trees", "auto"), 2)  # revisions
-TREES = ("lambdamart", "position", "xgboost_unbiased", "trees", "distilled")
+TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
-TRUSTING = ("logging", "softmax_naive", *TREES[:4], "ceiling")  # rows for `trust`
+TRUSTING = ("logging", "softmax_naive", *TREES, "ceiling")  # rows for `trust`
 CELLS = (
     *((row, crowd) for crowd in CROWDS for row in ("logging", *ROWS, *TOLD, "ceiling")),
     *((row, "trust") for row in TRUSTING),

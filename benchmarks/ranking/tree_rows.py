@@ -1,12 +1,11 @@
 """Tree rankers of other libraries and of this library, on the same clicks.
 
 `trees` and `trees_listwise` are the product and the listwise model with a sum of trees
-as relevance, with the defaults of `debias.training.fit_trees`. `auto` is the model
-that `debias.select` chooses, and `distilled` are trees that imitate the best neural
-model. All other rows are LambdaMART with the same learning rate, number of trees and
-number of leaves. `xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use
-LightGBM. The rows differ in labels, weights and corrections. The size of leaves was
-chosen on seed 1000.
+as relevance, with the defaults of `debias.training.fit_trees`. `distilled` are trees
+that imitate the neural model that `debias.select` chooses. All other rows are
+LambdaMART with the same learning rate, number of trees and number of leaves.
+`xgboost_unbiased` uses XGBoost, and the other LambdaMART rows use LightGBM. The rows
+differ in labels, weights and corrections. The size of leaves was chosen on seed 1000.
 """
 
 import warnings
@@ -187,23 +186,14 @@ def trees_listwise(world: Any) -> Score:
     return Trees("lightgbm", booster)
 
 
-def auto(world: Any) -> Score:
-    """The model that `debias.select` chooses by validation clicks."""
-    from debias.training import score_items
-
-    return partial(score_items, _selected(world))
-
-
-def _selected(world: Any, may_be_trees: bool = True) -> Callable[[Any], Any]:
+def _network(world: Any) -> Callable[[Any], Any]:
+    """Scores of the neural model that `debias.select` chooses by validation clicks."""
     from benchmarks.ranking.protocol import chosen
     from benchmarks.ranking.rows import fit
     from debias.training import TrainingConfig
-    from debias.training.choice import GROWN
 
     config = TrainingConfig()
-    row = chosen(world, config, may_be_trees)
-    if row in GROWN:
-        return ROWS[row](world)
+    row = chosen(world, config, trees=False)
     score: Callable[[Any], Any] = fit(row, world, config).model.score
     return score
 
@@ -217,7 +207,7 @@ def distilled(world: Any) -> Score:
     features = np.concatenate([part.features for part in parts])
     sizes = np.concatenate([part.sizes for part in parts])
     items = RankingData(features, None, np.concatenate([[0], np.cumsum(sizes)]))
-    return distill(_selected(world, may_be_trees=False), items).ranker
+    return distill(_network(world), items).ranker
 
 
 def full_information(world: Any) -> Score:
@@ -237,7 +227,6 @@ ROWS: Mapping[str, Callable[[Any], Score]] = {
     "judgments": judgments,
     "trees": trees,
     "trees_listwise": trees_listwise,
-    "auto": auto,
     "distilled": distilled,
     "full_information": full_information,
 }

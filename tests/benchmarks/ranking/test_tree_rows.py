@@ -77,11 +77,10 @@ def test_the_row_auto_is_of_trees_where_these_are_chosen(monkeypatch):
     found, config = world("pbm", 0, None, Size(40, 300)), TrainingConfig()
     features = found.test.data.features
     grown = tree_rows.ROWS["trees"](found)(features)
-    np.testing.assert_array_equal(tree_rows.ROWS["auto"](found)(features), grown)
     np.testing.assert_array_equal(rows.test_scores("auto", found, config), grown)
     measured = rows.measure("auto", found, config)
     assert measured == rows.ranking_metrics(found, grown)
     # Trees that imitate a model imitate a neural one.
     scores = tree_rows.ROWS["distilled"](found)(features)
-    assert asked == [True, True, True, False] and np.ptp(scores) > 0
+    assert asked == [True, True, False] and np.ptp(scores) > 0
     assert not np.array_equal(scores, grown)
