@@ -127,7 +127,7 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
     return world_of(parts, crowd, part_seed(seed, fold, FOLDS), size)
 
 
-GROWN = dict.fromkeys(("lambdamart", "position", "trees", "auto"), 2)  # revisions
+GROWN = dict.fromkeys(("lambdamart", "position", "trees"), 2) | {"auto": 3}  # revisions
 TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
 TRUSTING = ("logging", "softmax_naive", *TREES, "ceiling")  # rows for `trust`
