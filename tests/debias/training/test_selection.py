@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from debias import training
+from debias.data import ClickLog
 from debias.training import TrainingConfig
 from debias.training.choice import Verdict
+from debias.training.splits import not_learned
 from tests.debias.training.worlds import DATA, LOG, prepared, stepped, written
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -148,3 +150,13 @@ def test_trees_are_compared_after_the_others_and_only_once(tmp_path, monkeypatch
     monkeypatch.setattr("debias.training.selection.fit_trees", lambda *given: None)
     training.select(log, data, config=FAST, preprocess=ready.preprocess)
     assert asked[0] and "trees" not in asked[0]
+
+
+def test_trees_are_compared_on_devices_that_no_training_session_has():
+    pytest.importorskip("lightgbm")
+    log, data = stepped()
+    other = not_learned(log, FAST.seed).astype(int)
+    told = ClickLog(log.query, log.item, log.click, device=other)
+    tried = training.try_all(training.prepare(told, data), FAST, ["product", "trees"])
+    row = next(row for row in tried.table if row["model"] == "trees")
+    assert row["log_likelihood"] < 0 and row["pairs_in_order"] > 0.75
