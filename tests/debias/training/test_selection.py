@@ -157,6 +157,9 @@ def test_trees_are_compared_on_devices_that_no_training_session_has():
     log, data = stepped()
     other = not_learned(log, FAST.seed).astype(int)
     told = ClickLog(log.query, log.item, log.click, device=other)
-    tried = training.try_all(training.prepare(told, data), FAST, ["product", "trees"])
-    row = next(row for row in tried.table if row["model"] == "trees")
+    tried = training.try_all(training.prepare(told, data), FAST, ["naive", "trees"])
+    rows = {row["model"]: row for row in tried.table}
+    # Trees need `product`, which differs from them in the relevance function only.
+    assert rows.keys() == {"naive", "trees", "product", "softmax_naive"}
+    row = rows["trees"]
     assert row["log_likelihood"] < 0 and row["pairs_in_order"] > 0.75
