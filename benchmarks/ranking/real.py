@@ -128,7 +128,7 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
 
 
 GROWN = dict.fromkeys(("lambdamart", "position", "trees"), 2) | {"auto": 3}  # revisions
-TREES = ("lambdamart", "position", "xgboost_unbiased", "trees")
+TREES = ("lambdamart", "position", "xgboost_unbiased", "judgments", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
 TRUSTING = ("logging", "softmax_naive", *TREES, "ceiling")  # rows for `trust`
 CELLS = (
