@@ -438,7 +438,7 @@ def test_auto_tries_every_candidate_once_and_says_why(folder, tmp_path, monkeypa
     monkeypatch.setattr("debias.training.selection.RANKERS", few)
     monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
     command = ["train", folder / "log.parquet", "-o", tmp_path / "auto", *MAPPED]
-    command += ["--epochs", "1", "--batch-size", "64"]
+    command += ["--epochs", "1", "--batch-size", "64", "--no-trees"]
     found = run_json(*command)
     tried = {row["model"] for row in found["candidates"]}
     assert tried == {*few, "softmax_naive"}
