@@ -37,8 +37,8 @@ def tree_format(path: str | Path) -> TreeFormat:
     if found is None:
         raise ValueError(
             f"{path}: trees are written as .onnx, .txt (LightGBM), .ubj (XGBoost), "
-            ".json (for the ranking plugins of Elasticsearch and OpenSearch) or .trees; "
-            "debias train --no-trees trains a neural model instead"
+            ".json (for the ranking plugins of Elasticsearch and OpenSearch) or "
+            ".trees; debias train --no-trees trains a neural model instead"
         )
     return found  # type: ignore[return-value]
 
