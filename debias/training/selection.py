@@ -95,7 +95,9 @@ class Selected(Printed):
         return sections, figures + drawn
 
     def words(self) -> str:
-        return f"{self.choice.name}: {self.choice.why}. {self.fitted.words()}"
+        name, why = self.choice.name, self.choice.why
+        said = why if why.startswith(f"{name} ") else f"{name}: {why}"
+        return f"{said}. {self.fitted.words()}"
 
 
 def select(

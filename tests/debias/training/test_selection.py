@@ -113,6 +113,7 @@ def test_trees_that_describe_held_out_clicks_better_are_chosen(tmp_path, monkeyp
     found = training.select(log, data, candidates=["product", "trees"], config=FAST)
     assert found.choice.name == "trees" and found.choice.by == "ranking"
     assert re.match("trees gives held-out clicks a higher .* product", found.choice.why)
+    assert found.words().startswith("trees gives")  # names the model once
     first = found.choice.table[0]
     assert first["model"] == "trees" and first["pairs_in_order"] > 0.75
     assert all(row.keys() == first.keys() for row in found.choice.table)
