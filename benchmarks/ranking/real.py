@@ -63,7 +63,7 @@ class RealTrial:
             world = _world(data, self.population, seed, fold, self.size)
             test = world.test.data
             try:
-                if self.row in tree_rows.ROWS:
+                if self.row in GROWING:
                     score = tree_rows.ROWS[self.row](world)(test.features)
                 else:
                     config = replace(self.config, seed=place)
@@ -130,7 +130,8 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
 GROWN = dict.fromkeys(("lambdamart", "position", "trees"), 2) | {"auto": 3}  # revisions
 TREES = ("lambdamart", "position", "xgboost_unbiased", "judgments", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
-TRUSTING = ("logging", "softmax_naive", *TREES, "trees_listwise", "ceiling")  # rows for `trust`
+GROWING = (*TREES, "trees_listwise")
+TRUSTING = ("logging", "softmax_naive", *GROWING, "ceiling")  # rows for `trust`
 CELLS = (
     *((row, crowd) for crowd in CROWDS for row in ("logging", *ROWS, *TOLD, "ceiling")),
     *((row, "trust") for row in TRUSTING),
