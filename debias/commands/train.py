@@ -176,9 +176,9 @@ class Wanted(NamedTuple):
         trees: Annotated[
             bool,
             typer.Option(
-                help="With --model auto: also try boosted trees, if the extra trees is "
-                "installed and the log fits in memory. Trees suit features that are "
-                "counts, prices or scores of other models."
+                help="With --model auto and --select ranking: also try boosted trees. "
+                "Trees need the extra trees, a log that fits in memory, 50 queries and "
+                "10,000 training sessions, which is about 12,500 sessions in all."
             ),
         ] = True,
     ) -> "Wanted":
@@ -209,8 +209,8 @@ class Wanted(NamedTuple):
         from debias.data import fingerprint
 
         found: dict[str, Any] = {"model": self.model, "select": self.select.value}
-        if not self.trees:
-            found["trees"] = False
+        if self.model == "auto":
+            found["trees"] = self.trees
         if self.model in READS_TARGETS:
             return {**found, "worth": self.worth, "levels": self.levels}
         if self.model not in CORRECTIONS:

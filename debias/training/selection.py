@@ -19,7 +19,7 @@ import numpy as np
 from debias.data import ClickLog, RankingData, Stream
 from debias.data.files import atomic_write
 from debias.data.text import one_of
-from debias.engine.extras import is_installed
+from debias.engine.extras import installed, is_installed
 from debias.metrics import item_log_likelihood
 from debias.models import Ranker
 from debias.models.trees import Trees, TreesConfig
@@ -29,6 +29,7 @@ from debias.training.choice import (
     GROWN,
     LINEAR,
     RANKERS,
+    TELLING,
     TOWER,
     Choice,
     Verdict,
@@ -122,7 +123,8 @@ def select(
             names from `debias.training.candidates_of`. If "trees" is one of them,
             `product` is a candidate, too.
         config: Settings of the training.
-        preprocess: See `fit`. Trees do not use it, so with it they are no candidate.
+        preprocess: See `fit`. Trees do not use it, so with it they are no candidate by
+            default, and must not be named.
         progress: Function that receives the number of sessions since its last call.
 
     Returns:
@@ -137,6 +139,10 @@ def select(
             installed.
     """
     config = TrainingConfig.of(config)
+    if candidates is not None:
+        candidates = [candidates] if isinstance(candidates, str) else list(candidates)
+        if preprocess is not None and {*GROWN} & {*candidates}:
+            raise ValueError("trees do not use preprocess: leave out one of the two")
     prepared = prepare(log, data, config.seed, preprocess)
     if candidates is None and preprocess is not None:
         candidates = [n for n in candidates_of(prepared, by) if n not in GROWN]
@@ -151,7 +157,8 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
 
     With fewer than `FEW_QUERIES` training queries, models with linear relevance come
     first, because towers overfit. Boosted trees come last, if the extra `trees` is
-    installed, the log is in memory and whole queries are held out.
+    installed, the log is in memory, whole queries are held out, and there are at least
+    `TELLING` training sessions.
     """
     if by == "clicks":
         return CANDIDATES
@@ -160,7 +167,8 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
         return RANKERS
     few = np.unique(log.query).size < FEW_QUERIES
     # On held-out sessions of known queries, trees could win by memory of the items.
-    grow = prepared.held_out_by != "session" and is_installed("lightgbm")
+    whole = prepared.held_out_by != "session" and len(log) >= TELLING
+    grow = whole and is_installed("lightgbm")
     return (*(LINEAR if few else ()), *RANKERS, *(GROWN if grow else ()))
 
 
@@ -305,7 +313,8 @@ class _Trying:
         except Diverged:
             lost = judged(judges.log, np.zeros(judges.data.items), self._columns())
             nothing = np.full(len(judges.log), np.nan)
-            likely = nothing if PRESETS[name].predicts_clicks else None
+            predicts = name in GROWN or PRESETS[name].predicts_clicks
+            likely = nothing if predicts else None
             found = Verdict(np.full(lost.pairs.shape, np.nan), lost.pairs, likely)
         if done is not None and part is not None:
             _write(done, found)
@@ -329,7 +338,11 @@ class _Trying:
         both = (log.device, train.log.device)
         devices = 1 + max(0 if d is None else int(d.max()) for d in both)
         learners = Part(train.log, train.data)
-        trees = trial_trees(learners, short, devices, self.config.seed)
+        lightgbm = installed("lightgbm", "trees")
+        try:
+            trees = trial_trees(learners, short, devices, self.config.seed)
+        except lightgbm.basic.LightGBMError as error:  # such as constant features
+            raise Diverged(f"trees could not grow: {error}") from error
         logits = trees.place_logits(log, data.features)
         likely = item_log_likelihood(log.click, logits, log.mask).sum(axis=1)
         return judged(log, trees(data.features), self._columns(), likely)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from debias import training
-from debias.data import ClickLog
+from debias.data import ClickLog, RankingData
 from debias.training import TrainingConfig
 from debias.training.choice import Verdict
 from debias.training.splits import not_learned
@@ -95,6 +95,8 @@ def test_linear_towers_are_candidates_where_queries_are_few(monkeypatch):
 def test_trees_are_candidates_where_they_can_be_compared(monkeypatch, tmp_path):
     """With their library, a log in memory and whole queries held out."""
     monkeypatch.setattr("debias.training.selection.is_installed", lambda name: True)
+    assert "trees" not in training.candidates_of(prepared())  # too few sessions
+    monkeypatch.setattr("debias.training.selection.TELLING", 100)
     assert training.candidates_of(prepared())[-1] == "trees"
     assert "trees" not in training.candidates_of(prepared(), by="clicks")
     assert "trees" not in training.candidates_of(prepared(written(tmp_path / "log")))
@@ -106,9 +108,8 @@ def test_trees_are_candidates_where_they_can_be_compared(monkeypatch, tmp_path):
     assert training.trial_sessions(prepared(), FAST) == sessions
 
 
-def test_trees_that_describe_held_out_clicks_better_are_chosen(tmp_path, monkeypatch):
+def test_trees_that_describe_held_out_clicks_better_are_chosen(tmp_path):
     pytest.importorskip("lightgbm")
-    monkeypatch.setattr("debias.training.choice.TELLING", 0)
     log, data = stepped()
     found = training.select(log, data, candidates=["product", "trees"], config=FAST)
     assert found.choice.name == "trees" and found.choice.by == "ranking"
@@ -133,7 +134,6 @@ def test_trees_that_describe_held_out_clicks_better_are_chosen(tmp_path, monkeyp
 
 def test_trees_are_compared_after_the_others_and_only_once(tmp_path, monkeypatch):
     pytest.importorskip("lightgbm")
-    monkeypatch.setattr("debias.training.choice.TELLING", 0)
     log, data = stepped()
     ready = training.prepare(log, data)
     names = ["trees", "product"]
@@ -149,8 +149,21 @@ def test_trees_are_compared_after_the_others_and_only_once(tmp_path, monkeypatch
         lambda ready, config, names, **more: asked.append(names) or tried,
     )
     monkeypatch.setattr("debias.training.selection.fit_trees", lambda *given: None)
+    monkeypatch.setattr("debias.training.selection.TELLING", 0)
     training.select(log, data, config=FAST, preprocess=ready.preprocess)
     assert asked[0] and "trees" not in asked[0]
+    with pytest.raises(ValueError, match="trees do not use preprocess"):
+        training.select(log, data, candidates="trees", preprocess=ready.preprocess)
+
+
+def test_trees_that_cannot_grow_leave_the_choice_as_it_was():
+    pytest.importorskip("lightgbm")
+    log, data = stepped()
+    flat = RankingData(np.ones_like(data.features), data.labels, data.offsets)
+    ready = training.prepare(log, flat)
+    tried = training.try_all(ready, FAST, ["product", "trees"])
+    assert tried.name != "trees"
+    assert {row["model"] for row in tried.table} == {"product", "softmax_naive"}
 
 
 def test_trees_are_compared_on_devices_that_no_training_session_has():
