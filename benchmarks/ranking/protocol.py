@@ -291,13 +291,6 @@ def prepared(world: World) -> Any:
     )
 
 
-def tree_parts(world: World) -> list[Any]:
-    """Training and validation clicks for `debias.training.trees`."""
-    from debias.training import Part
-
-    return [Part(each.log, each.data) for each in (world.train, world.validation)]
-
-
 def trained(
     world: World, build: Callable[[int], Any], config: "TrainingConfig"
 ) -> tuple[Any, float]:

@@ -21,10 +21,10 @@ from benchmarks.ranking.protocol import (
     chosen,
     click_metrics,
     predicted_logits,
+    prepared,
     ranking_metrics,
     scores,
     trained,
-    tree_parts,
 )
 from benchmarks.ranking.truths import beliefs
 from debias.data.layout import layout_of
@@ -68,7 +68,7 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
     if row == "auto":
         row = chosen(world, config)
     if row in GROWN:
-        return trial_trees(*tree_parts(world))(world.test.data.features)
+        return trial_trees(*prepared(world)[:2])(world.test.data.features)
     _, model, seen = fit(row, world, config)
     return scores(model.score, seen.test.data)
 

@@ -165,20 +165,20 @@ def _judged(world: Any, name: str) -> Score:
 
 def trees(world: Any) -> Score:
     """The product model with trees as relevance, as in `debias train --model trees`."""
-    from benchmarks.ranking.protocol import tree_parts
+    from benchmarks.ranking.protocol import prepared
     from debias.training.trees import trial_trees
 
-    return trial_trees(*tree_parts(world))
+    return trial_trees(*prepared(world)[:2])
 
 
 def trees_listwise(world: Any) -> Score:
     """The listwise model with trees as relevance."""
-    from benchmarks.ranking.protocol import tree_parts
+    from benchmarks.ranking.protocol import prepared
     from debias.models.tree_lists import boost_lists, lists_of
     from debias.models.trees import Trees, TreesConfig
     from debias.training.trees import shown_rows, start_of
 
-    features, shown, logs = shown_rows(*tree_parts(world))
+    features, shown, logs = shown_rows(*prepared(world)[:2])
     size = logs[0].list_size
     lists, judges = (lists_of(log, shown, size) for log in logs)
     bias = np.log(start_of(logs[0], 1))

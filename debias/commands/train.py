@@ -462,7 +462,6 @@ def learn(
     corrected = wanted.correction(prepared)
     choice = _chosen(prepared, folder, wanted, config)
     if choice.name in TREES:
-        del prepared
         with silenced(True):  # notices were printed before
             opened = _opened(log)
         return _grow(opened, folder, choice, config.seed, begun)

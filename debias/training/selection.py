@@ -337,10 +337,9 @@ class _Trying:
         assert isinstance(train.log, ClickLog)
         both = (log.device, train.log.device)
         devices = 1 + max(0 if d is None else int(d.max()) for d in both)
-        learners = Part(train.log, train.data)
         lightgbm = installed("lightgbm", "trees")
         try:
-            trees = trial_trees(learners, short, devices, self.config.seed)
+            trees = trial_trees(train, short, devices, self.config.seed)
         except lightgbm.basic.LightGBMError as error:  # such as constant features
             raise Diverged(f"trees could not grow: {error}") from error
         logits = trees.place_logits(log, data.features)

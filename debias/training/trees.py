@@ -24,7 +24,7 @@ from debias.propensity.cells import cells
 from debias.propensity.choice import propensities
 from debias.propensity.judgments import judge
 from debias.training.results import Printed
-from debias.training.splits import Part, check_types, held_out, vocabulary
+from debias.training.splits import Learners, Part, check_types, held_out, vocabulary
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,12 @@ def fit_trees(
         passes = about_ten(history, best, "log_likelihood")
         return FittedTrees(kind, means[0], means[1], best, passes, sizes, by, test)
     counts = [counts_of(part, shown, log.list_size) for part in parts]
-    start = start_of(train, count)
-    booster, base, theta, history = boost(
-        rows, counts[0], counts[1], start, config, progress
-    )
-    theta = _filled(theta, counts[0], count)
-    trees = Trees(config.library, booster, base, theta, log.list_size, names, kinds)
+    trees, history = _product(rows, counts, train, count, config, progress)
+    trees = replace(trees, feature_names=names, kinds=kinds)
+    assert trees.theta is not None
     logits = trees(rows).astype(float)
     means = [
-        likelihood(logits, theta, each) / len(part)
+        likelihood(logits, trees.theta, each) / len(part)
         for each, part in zip(counts, parts, strict=True)
     ]
     best = int(np.argmax(history)) + 1
@@ -158,31 +155,48 @@ def fit_trees(
     return FittedTrees(trees, means[1], means[2], best, passes, sizes, by, test)
 
 
-def trial_trees(train: Part, judges: Part, devices: int = 1, seed: int = 0) -> Trees:
+def _product(
+    rows: np.ndarray,
+    counts: Sequence[Counts],
+    train: ClickLog,
+    devices: int,
+    config: TreesConfig,
+    progress: Callable[[int], None] = lambda rounds: None,
+) -> tuple[Trees, list[float]]:
+    """Trees of the objective "product", and their history; see `boost`."""
+    start = start_of(train, devices)
+    booster, base, theta, history = boost(
+        rows, counts[0], counts[1], start, config, progress
+    )
+    theta = _filled(theta, counts[0], devices)
+    return Trees(config.library, booster, base, theta, train.list_size), history
+
+
+def trial_trees(
+    train: Part | Learners, judges: Part, devices: int = 1, seed: int = 0
+) -> Trees:
     """Trees of the objective "product", fitted for a comparison with other models.
 
     Args:
-        train: Sessions to learn from.
+        train: Sessions to learn from, in memory.
         judges: Held-out sessions, which choose the number of trees.
         devices: Number of devices in all logs that the trees will predict.
         seed: Random seed of the trees.
     """
     rows, shown, logs = shown_rows(train, judges)
     counts = [counts_of(log, shown, log.list_size) for log in logs]
-    config, start = TreesConfig(seed=seed), start_of(train.log, devices)
-    booster, base, theta, _ = boost(rows, counts[0], counts[1], start, config)
-    theta = _filled(theta, counts[0], devices)
-    return Trees(config.library, booster, base, theta, train.log.list_size)
+    return _product(rows, counts, logs[0], devices, TreesConfig(seed=seed))[0]
 
 
 def shown_rows(
-    train: Part, judges: Part
+    train: Part | Learners, judges: Part
 ) -> tuple[np.ndarray, np.ndarray, list[ClickLog]]:
-    """Features and numbers of the shown items, and the logs with these numbers.
+    """Features (R, F) and numbers (R,) of the shown items, and both logs.
 
     If the parts have different ranking data, the items of `judges` are numbered after
     those of `train`.
     """
+    assert isinstance(train.log, ClickLog)
     after, table = judges.log, train.data.features
     if judges.data is not train.data:
         moved = np.where(after.mask, after.item + train.data.items, -1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ranking import rows, tree_rows
-from benchmarks.ranking.protocol import tree_parts, world
+from benchmarks.ranking.protocol import prepared, world
 from benchmarks.ranking.settings import Size
 from debias.data import ClickLog
 from debias.training import TrainingConfig
@@ -54,7 +54,7 @@ def test_judged_rows_are_not_in_the_order_of_their_grades(row, monkeypatch):
 @pytest.mark.parametrize("row", ["trees", "trees_listwise"])
 def test_rows_of_click_models_read_both_logs_by_their_own_features(row):
     found = world("pbm", 0, None, Size(40, 300))
-    table, shown, logs = shown_rows(*tree_parts(found))
+    table, shown, logs = shown_rows(*prepared(found)[:2])
     for log, part in zip(logs, (found.train, found.validation), strict=True):
         own = table[np.searchsorted(shown, log.item[log.mask])]
         wanted = part.data.features[part.log.item[part.log.mask]]
