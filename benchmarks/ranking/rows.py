@@ -55,6 +55,11 @@ def fit(row: str, world: World, config: TrainingConfig) -> Fit:
     return Fit(validation, model, seen)
 
 
+def _resolved(row: str, world: World, config: TrainingConfig) -> str:
+    """The row itself; for `auto`, the row that `debias.select` chooses."""
+    return chosen(world, config) if row == "auto" else row
+
+
 def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
     """(items,) scores that a row gives to the test items.
 
@@ -65,8 +70,7 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
         return world.test.logging
     if row == "ceiling":
         return _ideal(world)
-    if row == "auto":
-        row = chosen(world, config)
+    row = _resolved(row, world, config)
     if row in GROWN:
         return trial_trees(*prepared(world)[:2])(world.test.data.features)
     _, model, seen = fit(row, world, config)
@@ -81,8 +85,7 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
     if row == "ceiling":
         return _ceiling(world)
     try:
-        if row == "auto":
-            row = chosen(world, config)
+        row = _resolved(row, world, config)
         if row in GROWN:
             return ranking_metrics(world, test_scores(row, world, config))
         _, model, seen = fit(row, world, config)
