@@ -319,10 +319,10 @@ def chosen(world: World, config: "TrainingConfig", trees: bool = True) -> str:
         trees: Whether trees are among the candidates.
     """
     from debias.training import candidates_of, try_all
-    from debias.training.choice import GROWN
+    from debias.training.choice import BOOSTED
 
     ready = prepared(world)
-    names = [n for n in candidates_of(ready) if trees or n not in GROWN]
+    names = [n for n in candidates_of(ready) if trees or n not in BOOSTED]
     return try_all(ready, config, names).name
 
 

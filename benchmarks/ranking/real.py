@@ -42,7 +42,7 @@ class RealTrial:
     config: TrainingConfig
 
     def settings(self) -> dict[str, Any]:
-        revision = {**REVISIONS, **GROWN}.get(self.row, 1)
+        revision = {**REVISIONS, **REVISED}.get(self.row, 1)
         folds = {"folds": FOLDS, "revision": revision}
         return {"sessions": self.size.sessions, **identity(self.config), **folds}
 
@@ -63,7 +63,7 @@ class RealTrial:
             world = _world(data, self.population, seed, fold, self.size)
             test = world.test.data
             try:
-                if self.row in GROWING:
+                if self.row in BY_TREES:
                     score = tree_rows.ROWS[self.row](world)(test.features)
                 else:
                     config = replace(self.config, seed=place)
@@ -127,11 +127,11 @@ def _world(data: str, crowd: str, seed: int, fold: int, size: Size) -> Any:
     return world_of(parts, crowd, part_seed(seed, fold, FOLDS), size)
 
 
-GROWN = dict.fromkeys(("lambdamart", "position", "trees"), 2) | {"auto": 3}  # revisions
+REVISED = {"auto": 3, **dict.fromkeys(("lambdamart", "position", "trees"), 2)}
 TREES = ("lambdamart", "position", "xgboost_unbiased", "judgments", "trees")
 ROWS = (*FEWER, "product_linear", "listwise_linear", *TREES, "auto")
-GROWING = (*TREES, "trees_listwise")
-TRUSTING = ("logging", "softmax_naive", *GROWING, "ceiling")  # rows for `trust`
+BY_TREES = (*TREES, "trees_listwise")
+TRUSTING = ("logging", "softmax_naive", *BY_TREES, "ceiling")  # rows for `trust`
 CELLS = (
     *((row, crowd) for crowd in CROWDS for row in ("logging", *ROWS, *TOLD, "ceiling")),
     *((row, "trust") for row in TRUSTING),

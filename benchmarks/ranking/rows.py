@@ -30,7 +30,7 @@ from benchmarks.ranking.truths import beliefs
 from debias.data.layout import layout_of
 from debias.models import ClickModel, Mixture
 from debias.training import TrainingConfig
-from debias.training.choice import GROWN
+from debias.training.choice import BOOSTED
 from debias.training.fitting import Diverged
 from debias.training.trees import trial_trees
 from debias.types import Place, Tensor
@@ -71,7 +71,7 @@ def test_scores(row: str, world: World, config: TrainingConfig) -> np.ndarray:
     if row == "ceiling":
         return _ideal(world)
     row = _resolved(row, world, config)
-    if row in GROWN:
+    if row in BOOSTED:
         return trial_trees(*prepared(world)[:2])(world.test.data.features)
     _, model, seen = fit(row, world, config)
     return scores(model.score, seen.test.data)
@@ -86,7 +86,7 @@ def measure(row: str, world: World, config: TrainingConfig) -> dict[str, float]:
         return _ceiling(world)
     try:
         row = _resolved(row, world, config)
-        if row in GROWN:
+        if row in BOOSTED:
             return ranking_metrics(world, test_scores(row, world, config))
         _, model, seen = fit(row, world, config)
     except Diverged:

@@ -19,10 +19,10 @@ included, because their order depends on that place.
 """
 LINEAR = ("listwise_linear", "product_linear")
 """Further candidates for logs with few queries; they come before all others."""
-GROWN = ("trees",)
+BOOSTED = ("trees",)
 """Boosted trees, which replace the chosen model if held-out clicks prefer them."""
 TOWER = "product"  # the model that differs from trees in the relevance function only
-TELLING = 10_000  # training sessions
+LEAST_FOR_TREES = 10_000  # training sessions
 """With fewer sessions, trees are no candidate unless they are named.
 
 On tuning worlds with 2,500 sessions, trees often predicted held-out clicks better than
@@ -31,7 +31,7 @@ standard errors on generated features, where trees rank worse. On real features,
 ranked better, and in seven of ten trials with 20,000 sessions, their likelihood was
 higher by more than two standard errors.
 """
-CERTAIN = 2.0  # standard errors by which trees must exceed `TOWER` in likelihood
+CLEAR_TREES = 2.0  # standard errors by which trees must exceed `TOWER` in likelihood
 CLEAR = 2.5  # standard errors by which the best must exceed the worst
 FEW = 20  # queries; below, places are the units of standard errors
 TOO_FEW = "held-out clicks are too few to tell the rankings of the candidates apart"
@@ -265,7 +265,7 @@ def compared_with_trees(
     apart = own.astype(float) - other
     gain, error = float(apart.mean()), grouped_standard_error(apart, query)
     ahead, spread = difference(verdicts[name], verdicts[choice.name])
-    if not gain > CERTAIN * error:
+    if not gain > CLEAR_TREES * error:
         why = f"{choice.why}; the click likelihood of {name} is not clearly higher"
         return choice._replace(table=table, why=f"{why} than that of {TOWER}")
     if ahead < -spread:

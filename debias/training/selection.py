@@ -26,10 +26,10 @@ from debias.models.trees import Trees, TreesConfig
 from debias.presets import PRESETS, READS_TARGETS
 from debias.training.choice import (
     BASELINE,
-    GROWN,
+    BOOSTED,
+    LEAST_FOR_TREES,
     LINEAR,
     RANKERS,
-    TELLING,
     TOWER,
     Choice,
     Verdict,
@@ -141,13 +141,13 @@ def select(
     config = TrainingConfig.of(config)
     if candidates is not None:
         candidates = [candidates] if isinstance(candidates, str) else list(candidates)
-        if preprocess is not None and {*GROWN} & {*candidates}:
+        if preprocess is not None and {*BOOSTED} & {*candidates}:
             raise ValueError("trees do not use preprocess: leave out one of the two")
     prepared = prepare(log, data, config.seed, preprocess)
     if candidates is None and preprocess is not None:
-        candidates = [n for n in candidates_of(prepared, by) if n not in GROWN]
+        candidates = [n for n in candidates_of(prepared, by) if n not in BOOSTED]
     choice = try_all(prepared, config, candidates, by=by, progress=progress)
-    if choice.name in GROWN:
+    if choice.name in BOOSTED:
         return Selected(choice, fit_trees(log, data, TreesConfig(seed=config.seed)))
     return Selected(choice, fit_prepared(choice.name, prepared, config, None, progress))
 
@@ -158,7 +158,7 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
     With fewer than `FEW_QUERIES` training queries, models with linear relevance come
     first, because towers overfit. Boosted trees come last, if the extra `trees` is
     installed, the log is in memory, whole queries are held out, and there are at least
-    `TELLING` training sessions.
+    `LEAST_FOR_TREES` training sessions.
     """
     if by == "clicks":
         return CANDIDATES
@@ -167,16 +167,16 @@ def candidates_of(prepared: Prepared, by: By = "ranking") -> tuple[str, ...]:
         return RANKERS
     few = np.unique(log.query).size < FEW_QUERIES
     # On held-out sessions of known queries, trees could win by memory of the items.
-    whole = prepared.held_out_by != "session" and len(log) >= TELLING
+    whole = prepared.held_out_by != "session" and len(log) >= LEAST_FOR_TREES
     grow = whole and is_installed("lightgbm")
-    return (*(LINEAR if few else ()), *RANKERS, *(GROWN if grow else ()))
+    return (*(LINEAR if few else ()), *RANKERS, *(BOOSTED if grow else ()))
 
 
 def trial_sessions(
     prepared: Prepared, config: TrainingConfig, by: By = "ranking"
 ) -> int:
     """Upper bound on the sessions that `try_all` trains on, over all passes."""
-    count = sum(name not in GROWN for name in candidates_of(prepared, by))
+    count = sum(name not in BOOSTED for name in candidates_of(prepared, by))
     if by == "clicks":
         learned = min(TRIAL, len(prepared.train.log))
         return count * config.passes(learned, TRIAL_EPOCHS) * learned
@@ -226,8 +226,8 @@ def try_all(
         trying = _Trying(trial, budget, folder, progress)
         verdicts = {name: trying.verdict(name) for name in names}
         return choose({n: _likelihood(v) for n, v in verdicts.items()}, queries)
-    grown = [name for name in names if name in GROWN]
-    names = [name for name in names if name not in GROWN]
+    grown = [name for name in names if name in BOOSTED]
+    names = [name for name in names if name not in BOOSTED]
     # Rankings are compared with raw clicks, and trees with a tower.
     needed = (BASELINE, TOWER) if grown else (BASELINE,)
     names += [name for name in needed if name not in names]
@@ -266,7 +266,7 @@ def _remaining(names: list[str], choice: Choice) -> list[str]:
 
 
 def _check(names: list[str], by: By) -> None:
-    known = CANDIDATES if by == "clicks" else (*CHOSEN, *GROWN)
+    known = CANDIDATES if by == "clicks" else (*CHOSEN, *BOOSTED)
     if not names:
         raise ValueError(f"candidates must be some of {' '.join(known)}, got none")
     for name in names:
@@ -304,7 +304,7 @@ class _Trying:
         few = judges.log.take(np.arange(min(len(judges.log), sessions // STOPPED_BY)))
         short = self.trial._replace(validation=judges._replace(log=few))
         try:
-            if name in GROWN:
+            if name in BOOSTED:
                 found = self._judge_trees(short.validation)
             else:
                 fitted = fit_prepared(name, short, self.config, part, self.progress)
@@ -313,7 +313,7 @@ class _Trying:
         except Diverged:
             lost = judged(judges.log, np.zeros(judges.data.items), self._columns())
             nothing = np.full(len(judges.log), np.nan)
-            predicts = name in GROWN or PRESETS[name].predicts_clicks
+            predicts = name in BOOSTED or PRESETS[name].predicts_clicks
             likely = nothing if predicts else None
             found = Verdict(np.full(lost.pairs.shape, np.nan), lost.pairs, likely)
         if done is not None and part is not None:

@@ -89,7 +89,7 @@ def test_auto_writes_trees_if_held_out_clicks_prefer_them(
     """From the comparison, which is told its result here, to ranked candidates."""
     monkeypatch.setattr("debias.training.selection.RANKERS", ("product",))
     monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
-    monkeypatch.setattr("debias.training.selection.TELLING", 0)
+    monkeypatch.setattr("debias.training.selection.LEAST_FOR_TREES", 0)
     monkeypatch.setattr(
         "debias.training.selection.compared_with_trees",
         lambda choice, verdicts, name, *more: choice._replace(name=name, why="told"),
@@ -125,7 +125,7 @@ def test_without_trees_auto_does_not_compare_them(folder, tmp_path, monkeypatch)
     monkeypatch.setattr("debias.training.selection.RANKERS", ("product",))
     monkeypatch.setattr("debias.training.selection.trial_trees", pytest.fail)
     monkeypatch.setattr("debias.training.selection.FEW_QUERIES", 0)
-    monkeypatch.setattr("debias.training.selection.TELLING", 0)
+    monkeypatch.setattr("debias.training.selection.LEAST_FOR_TREES", 0)
     command = ["train", folder / "many.parquet", "-o", tmp_path / "towers"]
     command += ["-c", "features=f_*", "--epochs", "1", "--no-trees"]
     run(*command)

@@ -96,7 +96,7 @@ def test_trees_are_candidates_where_they_can_be_compared(monkeypatch, tmp_path):
     """With their library, a log in memory and whole queries held out."""
     monkeypatch.setattr("debias.training.selection.is_installed", lambda name: True)
     assert "trees" not in training.candidates_of(prepared())  # too few sessions
-    monkeypatch.setattr("debias.training.selection.TELLING", 100)
+    monkeypatch.setattr("debias.training.selection.LEAST_FOR_TREES", 100)
     assert training.candidates_of(prepared())[-1] == "trees"
     assert "trees" not in training.candidates_of(prepared(), by="clicks")
     assert "trees" not in training.candidates_of(prepared(written(tmp_path / "log")))
@@ -149,7 +149,7 @@ def test_trees_are_compared_after_the_others_and_only_once(tmp_path, monkeypatch
         lambda ready, config, names, **more: asked.append(names) or tried,
     )
     monkeypatch.setattr("debias.training.selection.fit_trees", lambda *given: None)
-    monkeypatch.setattr("debias.training.selection.TELLING", 0)
+    monkeypatch.setattr("debias.training.selection.LEAST_FOR_TREES", 0)
     training.select(log, data, config=FAST, preprocess=ready.preprocess)
     assert asked[0] and "trees" not in asked[0]
     with pytest.raises(ValueError, match="trees do not use preprocess"):
